@@ -1,0 +1,3 @@
+//! The resident of a node: registers it, keeps its routes and endpoints right, reports.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The CNI specification as types: requests, results of each version, errors, delegation.

@@ -1,0 +1,1 @@
+//! Block, affinity and handle algebra, and the allocator over a store.

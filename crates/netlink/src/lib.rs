@@ -1,0 +1,1 @@
+//! The kernel's side: network namespaces, rtnetlink, interface settings; applies the plans of endpoint and route.

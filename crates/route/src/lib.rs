@@ -1,0 +1,1 @@
+//! Routes and neighbours: desired state, and the planner that turns a difference into steps.

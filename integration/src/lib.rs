@@ -1,0 +1,1 @@
+//! Black-box tests: real programs in network namespaces.

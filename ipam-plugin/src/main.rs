@@ -1,0 +1,3 @@
+//! The CNI IPAM plugin: addresses out of the store for any network plugin.
+
+fn main() {}
