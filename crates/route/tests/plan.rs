@@ -1,5 +1,6 @@
 //! The planner's contract: plan and apply reach the desired state, once, and touch nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
