@@ -44,7 +44,8 @@ pub enum Removal {
 /// endpoint's mark, or if it bears none and has Calico's prefix (an attempt that died before it
 /// could set the mark, or one of Calico's). Whatever else is in the way is an error, and nothing
 /// is changed. When a later step fails, the pair is deleted again, and with it its addresses,
-/// routes and neighbour entries.
+/// routes and neighbour entries. Dropping the future half-way leaves what the next attempt
+/// replaces and [`teardown`] removes.
 ///
 /// # Errors
 /// [`Error::InterfaceExists`], [`Error::HostInterfaceExists`], [`Error::RouteConflict`], or the

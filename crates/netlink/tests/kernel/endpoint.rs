@@ -381,6 +381,13 @@ async fn the_gateway_answers_arp_with_its_route_and_without_a_default_route() {
     host.ip("route add blackhole 169.254.1.1");
     assert!(!resolved(), "a blackhole is not unicast: silence");
     host.ip("route del 169.254.1.1");
+    host.ip("link add up0 type veth peer name up0p");
+    host.ip("link set up0p up");
+    host.ip("link set up0 up");
+    host.ip("route add default dev up0");
+    assert!(resolved(), "a default route elsewhere happens to do");
+    host.ip("route del default");
+    assert!(!resolved(), "specific routes elsewhere do not");
     let interfaces = netlink.interfaces().await.unwrap();
     apply_route(&netlink, &interfaces).await;
     assert!(resolved(), "{}", host.ip("route show"));
@@ -392,4 +399,29 @@ async fn apply_route(netlink: &margay_netlink::Netlink, interfaces: &Interfaces)
     let plan = margay_route::plan(&desired, &Observed::default(), &Ownership::default());
     let outcome = table::apply(netlink, &plan, interfaces).await;
     assert!(outcome.failures.is_empty(), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_endpoints_are_set_up_side_by_side() {
+    let host = TestNamespace::new();
+    host.ip("addr add 192.0.2.1 dev lo");
+    let netlink = host.netlink();
+    let pods: Vec<TestNamespace> = (0..8).map(|_| TestNamespace::new()).collect();
+    let tasks: Vec<_> = (10_u8..)
+        .zip(&pods)
+        .map(|(number, pod)| {
+            let (netlink, namespace) = (netlink.clone(), pod.namespace.clone());
+            tokio::spawn(async move {
+                let plan = plan(number, &[&format!("10.65.0.{number}")]);
+                setup(&plan, &netlink, &namespace).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    for (number, pod) in (10..).zip(&pods) {
+        assert!(pod.pings("192.0.2.1"), "pod {number}");
+        assert!(host.pings(&format!("10.65.0.{number}")), "pod {number}");
+    }
 }
