@@ -185,14 +185,20 @@ impl<'s, S: Store> Allocator<'s, S> {
                     Step::Fail(error) => return Err(error.into()),
                     Step::Commit(commit) => commit,
                     Step::Read(reads) => {
-                        let snapshot =
-                            self.store.read_many(&reads).await.map_err(IpamError::from)?;
+                        let snapshot = self
+                            .store
+                            .read_many(&reads)
+                            .await
+                            .map_err(IpamError::from)?;
                         absorb(&mut view, demand.node, &reads, snapshot)?;
                         continue;
                     }
                 };
-                let addresses: Vec<IpAddr> =
-                    commit.assigned.iter().map(|assigned| assigned.address).collect();
+                let addresses: Vec<IpAddr> = commit
+                    .assigned
+                    .iter()
+                    .map(|assigned| assigned.address)
+                    .collect();
                 let mut writes = commit.writes.clone();
                 writes.extend(companion.writes(&addresses)?);
                 let batch = Batch { writes };
@@ -238,7 +244,11 @@ impl<'s, S: Store> Allocator<'s, S> {
     ) -> Result<Proceed, C::Error> {
         let own = reads.len();
         reads.extend(companion.reads());
-        let mut snapshot = self.store.read_many(&reads).await.map_err(IpamError::from)?;
+        let mut snapshot = self
+            .store
+            .read_many(&reads)
+            .await
+            .map_err(IpamError::from)?;
         let theirs = snapshot.answers.split_off(own);
         absorb(view, node, &reads[..own], snapshot)?;
         companion.inspect(&theirs)
@@ -250,7 +260,9 @@ impl<'s, S: Store> Allocator<'s, S> {
             let Some(entry) = self.store.get(&Key::Block(assigned.block)).await? else {
                 return Ok(false);
             };
-            let Ok(block) = serde_json::from_slice(&entry.value) else { return Ok(false) };
+            let Ok(block) = serde_json::from_slice(&entry.value) else {
+                return Ok(false);
+            };
             let ours = block::attribute(&block, assigned.address).is_some_and(|attribute| {
                 attribute.handle_id.as_deref() == Some(demand.handle)
                     && attribute.secondary == *demand.owner
@@ -287,7 +299,9 @@ impl Attempts {
         let seed = Owner::Host(node.to_owned())
             .affinity()
             .bytes()
-            .fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            .fold(7u64, |hash, byte| {
+                hash.wrapping_mul(31).wrapping_add(u64::from(byte))
+            });
         Self { count: 0, seed }
     }
 
@@ -302,9 +316,12 @@ impl Attempts {
                 .writes
                 .iter()
                 .zip(now)
-                .find(|(write, entry)| !margay_store::holds(write.condition, entry.as_ref()))
+                .find(|(write, entry)| !write.condition.holds(entry.as_ref()))
                 .map_or_else(String::new, |(write, _)| write.key.to_string());
-            return Err(IpamError::Contention { attempts: self.count, contended });
+            return Err(IpamError::Contention {
+                attempts: self.count,
+                contended,
+            });
         }
         if self.count > 2 {
             let spread = (self.seed ^ u64::from(self.count).wrapping_mul(0x9e37_79b9)) % 8;

@@ -46,7 +46,9 @@ pub fn assign_next(
 
 /// Takes one particular address; `false` when it is allocated already or outside the block.
 pub fn assign_exact(block: &mut Block, address: IpAddr, attribute: &Attribute) -> bool {
-    let Some(ordinal) = ordinal(block, address) else { return false };
+    let Some(ordinal) = ordinal(block, address) else {
+        return false;
+    };
     let Some(position) = block.unallocated.iter().position(|free| *free == ordinal) else {
         return false;
     };
@@ -74,10 +76,14 @@ pub fn attribute(block: &Block, address: IpAddr) -> Option<&Attribute> {
 
 /// All allocated addresses with their attributes, in address order.
 pub fn allocated(block: &Block) -> impl Iterator<Item = (IpAddr, &Attribute)> {
-    block.allocations.iter().enumerate().filter_map(|(ordinal, index)| {
-        let attribute = block.attributes.get((*index)? as usize)?;
-        Some((block.cidr.nth(ordinal as u128)?, attribute))
-    })
+    block
+        .allocations
+        .iter()
+        .enumerate()
+        .filter_map(|(ordinal, index)| {
+            let attribute = block.attributes.get((*index)? as usize)?;
+            Some((block.cidr.nth(ordinal as u128)?, attribute))
+        })
 }
 
 /// Gives back every allocation that `select` picks, in address order, and returns their addresses.
@@ -94,14 +100,20 @@ pub fn release(
         .map(|(address, _)| address)
         .collect();
     for address in &chosen {
-        let Some(ordinal) = ordinal(block, *address) else { continue };
-        block.sequence_number_for_allocation.remove(&ordinal.to_string());
+        let Some(ordinal) = ordinal(block, *address) else {
+            continue;
+        };
+        block
+            .sequence_number_for_allocation
+            .remove(&ordinal.to_string());
         if cooldown == 0 {
             block.allocations[ordinal as usize] = None;
             block.unallocated.push(ordinal);
         } else {
-            let cooling =
-                Attribute { released_at: Some(now.rfc3339()), ..Attribute::default() };
+            let cooling = Attribute {
+                released_at: Some(now.rfc3339()),
+                ..Attribute::default()
+            };
             block.allocations[ordinal as usize] = Some(attribute_index(block, &cooling));
         }
     }
@@ -128,7 +140,9 @@ pub fn collect(block: &mut Block, cooldown: u32, now: Timestamp) -> bool {
         .collect();
     for ordinal in &over {
         block.allocations[*ordinal as usize] = None;
-        block.sequence_number_for_allocation.remove(&ordinal.to_string());
+        block
+            .sequence_number_for_allocation
+            .remove(&ordinal.to_string());
         block.unallocated.push(*ordinal);
     }
     compact_attributes(block);
@@ -145,7 +159,10 @@ pub fn faults(block: &Block) -> Vec<String> {
     let mut faults = Vec::new();
     let size = ordinals(block.cidr);
     if block.allocations.len() != size as usize {
-        faults.push(format!("{} allocations where {size} are expected", block.allocations.len()));
+        faults.push(format!(
+            "{} allocations where {size} are expected",
+            block.allocations.len()
+        ));
     }
     let mut free = vec![0u32; size as usize];
     for ordinal in &block.unallocated {
@@ -164,7 +181,9 @@ pub fn faults(block: &Block) -> Vec<String> {
                 faults.push(format!("ordinal {ordinal} is both free and allocated"));
             }
             Some(index) if *index as usize >= block.attributes.len() => {
-                faults.push(format!("ordinal {ordinal} refers to the missing attribute {index}"));
+                faults.push(format!(
+                    "ordinal {ordinal} refers to the missing attribute {index}"
+                ));
             }
             _ if times > 1 => faults.push(format!("ordinal {ordinal} is free {times} times")),
             _ => {}
@@ -175,7 +194,10 @@ pub fn faults(block: &Block) -> Vec<String> {
 
 /// Free addresses in the order in which they are given out.
 fn free(block: &Block) -> impl Iterator<Item = IpAddr> {
-    block.unallocated.iter().map_while(|ordinal| block.cidr.nth(u128::from(*ordinal)))
+    block
+        .unallocated
+        .iter()
+        .map_while(|ordinal| block.cidr.nth(u128::from(*ordinal)))
 }
 
 fn ordinal(block: &Block, address: IpAddr) -> Option<u32> {
@@ -184,20 +206,28 @@ fn ordinal(block: &Block, address: IpAddr) -> Option<u32> {
 
 /// Number of addresses; blocks hold at most 4,096 (/20, /116).
 fn ordinals(cidr: Cidr) -> u32 {
-    u32::try_from(cidr.size()).unwrap_or(u32::MAX).min(MAX_ORDINALS)
+    u32::try_from(cidr.size())
+        .unwrap_or(u32::MAX)
+        .min(MAX_ORDINALS)
 }
 
 fn allocate(block: &mut Block, ordinal: u32, attribute: &Attribute) {
     let index = attribute_index(block, attribute);
     block.allocations[ordinal as usize] = Some(index);
-    block.sequence_number_for_allocation.insert(ordinal.to_string(), block.sequence_number);
+    block
+        .sequence_number_for_allocation
+        .insert(ordinal.to_string(), block.sequence_number);
 }
 
 fn attribute_index(block: &mut Block, attribute: &Attribute) -> u32 {
-    let index = block.attributes.iter().position(|held| held == attribute).unwrap_or_else(|| {
-        block.attributes.push(attribute.clone());
-        block.attributes.len() - 1
-    });
+    let index = block
+        .attributes
+        .iter()
+        .position(|held| held == attribute)
+        .unwrap_or_else(|| {
+            block.attributes.push(attribute.clone());
+            block.attributes.len() - 1
+        });
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
@@ -209,10 +239,8 @@ fn compact_attributes(block: &mut Block) {
             *slot = Some(0);
         }
     }
-    let mut kept = 0;
-    for slot in renumbered.iter_mut().flatten() {
+    for (kept, slot) in (0..).zip(renumbered.iter_mut().flatten()) {
         *slot = kept;
-        kept += 1;
     }
     let mut index = 0;
     block.attributes.retain(|_| {
@@ -232,14 +260,24 @@ mod tests {
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp { seconds: 1_795_393_566, nanos: 514_594_043 };
+    const NOW: Timestamp = Timestamp {
+        seconds: 1_795_393_566,
+        nanos: 514_594_043,
+    };
 
     fn owner(handle: &str) -> Attribute {
-        Attribute { handle_id: Some(handle.to_owned()), ..Attribute::default() }
+        Attribute {
+            handle_id: Some(handle.to_owned()),
+            ..Attribute::default()
+        }
     }
 
     fn block() -> Block {
-        create("192.168.224.192/26".parse().unwrap(), Some("host:cp-h1".to_owned()), NOW)
+        create(
+            "192.168.224.192/26".parse().unwrap(),
+            Some("host:cp-h1".to_owned()),
+            NOW,
+        )
     }
 
     #[test]
@@ -279,9 +317,21 @@ mod tests {
         let reserved = Reservations::parse(["192.168.224.192/30"]);
         let address = assign_next(&mut block, &owner("a"), &reserved).unwrap();
         assert_eq!(address.to_string(), "192.168.224.196");
-        assert!(assign_exact(&mut block, "192.168.224.193".parse().unwrap(), &owner("b")));
-        assert!(!assign_exact(&mut block, "192.168.224.193".parse().unwrap(), &owner("b")));
-        assert!(!assign_exact(&mut block, "10.0.0.1".parse().unwrap(), &owner("b")));
+        assert!(assign_exact(
+            &mut block,
+            "192.168.224.193".parse().unwrap(),
+            &owner("b")
+        ));
+        assert!(!assign_exact(
+            &mut block,
+            "192.168.224.193".parse().unwrap(),
+            &owner("b")
+        ));
+        assert!(!assign_exact(
+            &mut block,
+            "10.0.0.1".parse().unwrap(),
+            &owner("b")
+        ));
     }
 
     #[test]
@@ -292,8 +342,22 @@ mod tests {
         release(&mut block, 60, NOW, |_, _| true);
         assert!(!is_empty(&block));
         assert_eq!(faults(&block), Vec::<String>::new());
-        assert!(!collect(&mut block, 60, Timestamp { seconds: NOW.seconds + 59, ..NOW }));
-        assert!(collect(&mut block, 60, Timestamp { seconds: NOW.seconds + 60, ..NOW }));
+        assert!(!collect(
+            &mut block,
+            60,
+            Timestamp {
+                seconds: NOW.seconds + 59,
+                ..NOW
+            }
+        ));
+        assert!(collect(
+            &mut block,
+            60,
+            Timestamp {
+                seconds: NOW.seconds + 60,
+                ..NOW
+            }
+        ));
         assert_eq!(block.unallocated.last(), Some(&0));
         assert!(is_empty(&block));
     }

@@ -8,7 +8,11 @@ pub fn blocks(pool: Cidr, size: u8, node: &str) -> impl Iterator<Item = Cidr> {
     let bits = size.saturating_sub(pool.length());
     let count = 1u128 << bits.min(127);
     let step = 1u128 << (pool.family().width().saturating_sub(size)).min(127);
-    let start = if size < pool.length() { 0 } else { fnv1a(node) % count };
+    let start = if size < pool.length() {
+        0
+    } else {
+        fnv1a(node) % count
+    };
     let count = if size < pool.length() { 0 } else { count };
     (0..count).filter_map(move |index| {
         let address = pool.nth(((start + index) % count) * step)?;
@@ -43,14 +47,18 @@ mod tests {
         let all: Vec<Cidr> = blocks(pool, 26, "n1").collect();
         assert_eq!(all.len(), 16);
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 16);
-        assert!(all.iter().all(|block| pool.covers(block) && block.length() == 26));
+        assert!(
+            all.iter()
+                .all(|block| pool.covers(block) && block.length() == 26)
+        );
     }
 
     #[test]
     fn nodes_begin_at_different_places() {
         let pool: Cidr = "192.168.0.0/16".parse().unwrap();
-        let starts: BTreeSet<Option<Cidr>> =
-            (1..=50).map(|n| blocks(pool, 26, &format!("node-{n}")).next()).collect();
+        let starts: BTreeSet<Option<Cidr>> = (1..=50)
+            .map(|n| blocks(pool, 26, &format!("node-{n}")).next())
+            .collect();
         assert!(starts.len() > 40, "{} different starts of 50", starts.len());
     }
 

@@ -65,7 +65,7 @@ pub enum IpamError {
     #[error("{key} is damaged: {reason}")]
     Damaged {
         /// Its key.
-        key: Key,
+        key: Box<Key>,
         /// What is wrong with it.
         reason: String,
     },
@@ -145,11 +145,17 @@ impl fmt::Display for Refusal {
                 write!(f, "does not select this node (nodeSelector {selector:?})")
             }
             Self::NamespaceSelector(selector) => {
-                write!(f, "does not select the namespace (namespaceSelector {selector:?})")
+                write!(
+                    f,
+                    "does not select the namespace (namespaceSelector {selector:?})"
+                )
             }
             Self::Unreadable(reason) => write!(f, "cannot be read: {reason}"),
             Self::BlockLimit { limit } => {
-                write!(f, "may not be used further: the node has its limit of {limit} blocks")
+                write!(
+                    f,
+                    "may not be used further: the node has its limit of {limit} blocks"
+                )
             }
             Self::ClaimingDisabled => {
                 f.write_str("has no room in the node's blocks, and nodes may not claim more")
@@ -158,11 +164,20 @@ impl fmt::Display for Refusal {
                 f,
                 "has no free block of its {blocks}, and strict affinity forbids to borrow"
             ),
-            Self::Full { addresses, reserved: 0 } => {
+            Self::Full {
+                addresses,
+                reserved: 0,
+            } => {
                 write!(f, "is full (all {addresses} addresses assigned)")
             }
-            Self::Full { addresses, reserved } => {
-                write!(f, "is full ({addresses} addresses, {reserved} of them reserved)")
+            Self::Full {
+                addresses,
+                reserved,
+            } => {
+                write!(
+                    f,
+                    "is full ({addresses} addresses, {reserved} of them reserved)"
+                )
             }
         }
     }

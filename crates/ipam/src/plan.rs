@@ -75,14 +75,21 @@ pub fn first_reads(demand: &Demand<'_>, hints: &[Cidr]) -> Vec<Read> {
             reads.push(Read::List(Prefix::AffinitiesOf(owner.clone(), family)));
         }
     }
-    reads.extend(hints.iter().take(MOST_HINTS).map(|cidr| Read::Get(Key::Block(*cidr))));
+    reads.extend(
+        hints
+            .iter()
+            .take(MOST_HINTS)
+            .map(|cidr| Read::Get(Key::Block(*cidr))),
+    );
     reads
 }
 
 /// Decides.
 pub fn next(view: &View, demand: &Demand<'_>) -> Step {
     if view.node_labels.is_none() {
-        return Step::Fail(IpamError::UnknownNode { node: demand.node.to_owned() });
+        return Step::Fail(IpamError::UnknownNode {
+            node: demand.node.to_owned(),
+        });
     }
     let mut draft = Draft::new(view, demand);
     for want in demand.wants {
@@ -114,10 +121,14 @@ fn exact(
     draft: &mut Draft<'_>,
     address: IpAddr,
 ) -> Result<(), Stop> {
-    let holding: Vec<&Pool> =
-        view.pools.iter().filter(|pool| pool.cidr.contains(address)).collect();
-    let usable =
-        holding.iter().find(|pool| pool.refusal_when_asked(demand.purpose).is_none());
+    let holding: Vec<&Pool> = view
+        .pools
+        .iter()
+        .filter(|pool| pool.cidr.contains(address))
+        .collect();
+    let usable = holding
+        .iter()
+        .find(|pool| pool.refusal_when_asked(demand.purpose).is_none());
     let Some(pool) = usable else {
         let refusals = holding
             .iter()
@@ -126,19 +137,29 @@ fn exact(
         return Err(Stop::Fail(IpamError::AddressInNoPool { address, refusals }));
     };
     let Some(cidr) = pool.block_of(address) else {
-        return Err(Stop::Fail(IpamError::AddressInNoPool { address, refusals: Vec::new() }));
+        return Err(Stop::Fail(IpamError::AddressInNoPool {
+            address,
+            refusals: Vec::new(),
+        }));
     };
     match draft.slot(cidr) {
         Slot::Unknown | Slot::Present => {
             return Err(Stop::Read(vec![Read::Get(Key::Block(cidr))]));
         }
         Slot::Damaged(reason) => {
-            return Err(Stop::Fail(IpamError::Damaged { key: Key::Block(cidr), reason }));
+            return Err(Stop::Fail(IpamError::Damaged {
+                key: Box::new(Key::Block(cidr)),
+                reason,
+            }));
         }
         Slot::Absent => draft.claim(cidr),
         Slot::Read(held) if view.config.strict_affinity && !draft.is_own(&held) => {
             let owner = held.affinity.unwrap_or_else(|| "nobody".to_owned());
-            return Err(Stop::Fail(IpamError::ForeignBlock { address, block: cidr, owner }));
+            return Err(Stop::Fail(IpamError::ForeignBlock {
+                address,
+                block: cidr,
+                owner,
+            }));
         }
         Slot::Read(_) => draft.confirm(cidr),
     }
@@ -160,7 +181,11 @@ fn auto(
     let (pools, mut refusals) = eligible(view, demand, family, asked).map_err(Stop::Fail)?;
     let fail = |refusals: Vec<PoolRefusal>| {
         let node = demand.node.to_owned();
-        Err(Stop::Fail(IpamError::NoAddress { family, node, refusals }))
+        Err(Stop::Fail(IpamError::NoAddress {
+            family,
+            node,
+            refusals,
+        }))
     };
     if pools.is_empty() {
         return fail(refusals);
@@ -170,7 +195,11 @@ fn auto(
     }
     let limit = block_limit(view, demand);
     if draft.own_blocks(family) >= limit as usize {
-        refusals.extend(pools.iter().map(|pool| pool.refuse(Refusal::BlockLimit { limit })));
+        refusals.extend(
+            pools
+                .iter()
+                .map(|pool| pool.refuse(Refusal::BlockLimit { limit })),
+        );
         return fail(refusals);
     }
     let may_claim = view.config.auto_allocate_blocks;
@@ -187,7 +216,11 @@ fn auto(
     if from_foreign_blocks(view, demand, draft, family, &pools, may_claim)? {
         return Ok(());
     }
-    refusals.extend(pools.iter().map(|pool| pool.refuse(exhausted(view, pool, may_claim))));
+    refusals.extend(
+        pools
+            .iter()
+            .map(|pool| pool.refuse(exhausted(view, pool, may_claim))),
+    );
     fail(refusals)
 }
 
@@ -196,7 +229,9 @@ fn exhausted(view: &View, pool: &Pool, may_claim: bool) -> Refusal {
         return Refusal::ClaimingDisabled;
     }
     if view.config.strict_affinity {
-        return Refusal::Strict { blocks: pool.blocks() };
+        return Refusal::Strict {
+            blocks: pool.blocks(),
+        };
     }
     Refusal::Full {
         addresses: pool.cidr.size(),
@@ -211,21 +246,25 @@ fn eligible<'v>(
     family: Family,
     asked: &[String],
 ) -> Result<(Vec<&'v Pool>, Vec<PoolRefusal>), IpamError> {
-    let of_family: Vec<&Pool> =
-        view.pools.iter().filter(|pool| pool.cidr.family() == family).collect();
+    let of_family: Vec<&Pool> = view
+        .pools
+        .iter()
+        .filter(|pool| pool.cidr.family() == family)
+        .collect();
     let mut refusals = Vec::new();
     let mut chosen = Vec::new();
     if !asked.is_empty() {
         for text in asked {
-            let found = of_family.iter().find(|pool| names(pool, text)).ok_or_else(|| {
-                IpamError::NoSuchPool {
+            let found = of_family
+                .iter()
+                .find(|pool| names(pool, text))
+                .ok_or_else(|| IpamError::NoSuchPool {
                     asked: text.clone(),
                     known: of_family
                         .iter()
                         .map(|pool| format!("{} ({})", pool.name, pool.cidr))
                         .collect(),
-                }
-            })?;
+                })?;
             match found.refusal_when_asked(demand.purpose) {
                 Some(refusal) => refusals.push(found.refuse(refusal)),
                 None => chosen.push(*found),
@@ -267,7 +306,12 @@ fn from_own_blocks(
 ) -> Result<bool, Stop> {
     let mut own: Vec<(Cidr, &Pool)> = Vec::new();
     for pool in pools {
-        own.extend(draft.own(family).filter(|cidr| pool.cidr.covers(cidr)).map(|cidr| (cidr, *pool)));
+        own.extend(
+            draft
+                .own(family)
+                .filter(|cidr| pool.cidr.covers(cidr))
+                .map(|cidr| (cidr, *pool)),
+        );
     }
     let mut unread = Vec::new();
     for (cidr, pool) in &own {
@@ -343,13 +387,24 @@ fn from_foreign_blocks(
     }
     let mut foreign = Vec::new();
     for pool in pools {
-        let within: Vec<Cidr> = view.existing(family).filter(|cidr| pool.cidr.covers(cidr)).collect();
+        let within: Vec<Cidr> = view
+            .existing(family)
+            .filter(|cidr| pool.cidr.covers(cidr))
+            .collect();
         if within.is_empty() {
             continue;
         }
         let first = candidates::blocks(pool.cidr, pool.block_size, demand.node).next();
-        let turn = within.iter().position(|cidr| Some(*cidr) >= first).unwrap_or_default();
-        foreign.extend(within[turn..].iter().chain(&within[..turn]).map(|cidr| (*cidr, *pool)));
+        let turn = within
+            .iter()
+            .position(|cidr| Some(*cidr) >= first)
+            .unwrap_or_default();
+        foreign.extend(
+            within[turn..]
+                .iter()
+                .chain(&within[..turn])
+                .map(|cidr| (*cidr, *pool)),
+        );
     }
     let unread: Vec<Read> = foreign
         .iter()
@@ -362,7 +417,9 @@ fn from_foreign_blocks(
     }
     let mut borrowable = None;
     for (cidr, pool) in foreign {
-        let Slot::Read(held) = draft.slot(cidr) else { continue };
+        let Slot::Read(held) = draft.slot(cidr) else {
+            continue;
+        };
         if draft.is_own(&held) {
             continue;
         }
@@ -390,7 +447,9 @@ fn from_foreign_blocks(
         }
     }
     match borrowable {
-        Some((cidr, pool)) if !view.config.strict_affinity => Ok(draft.assign_next(cidr, &pool.name)),
+        Some((cidr, pool)) if !view.config.strict_affinity => {
+            Ok(draft.assign_next(cidr, &pool.name))
+        }
         _ => Ok(false),
     }
 }

@@ -88,7 +88,9 @@ impl Pool {
         if self.disabled {
             return Some(Refusal::Disabled);
         }
-        (!self.allows(purpose)).then(|| Refusal::Use { wanted: use_name(purpose) })
+        (!self.allows(purpose)).then(|| Refusal::Use {
+            wanted: use_name(purpose),
+        })
     }
 
     /// Whether the pool's node selector admits a node with these labels.
@@ -106,12 +108,19 @@ impl Pool {
 
     /// A refusal of this pool.
     pub fn refuse(&self, refusal: Refusal) -> PoolRefusal {
-        PoolRefusal { pool: self.name.clone(), cidr: self.cidr, refusal }
+        PoolRefusal {
+            pool: self.name.clone(),
+            cidr: self.cidr,
+            refusal,
+        }
     }
 
     /// The block of this pool that holds `address`.
     pub fn block_of(&self, address: IpAddr) -> Option<Cidr> {
-        self.cidr.contains(address).then(|| Cidr::new(address, self.block_size)).flatten()
+        self.cidr
+            .contains(address)
+            .then(|| Cidr::new(address, self.block_size))
+            .flatten()
     }
 
     fn selects_namespace(&self, labels: Option<&BTreeMap<String, String>>) -> Result<bool, String> {
@@ -157,7 +166,10 @@ mod tests {
     use super::*;
 
     fn pool(change: impl FnOnce(&mut IPPoolSpec)) -> Pool {
-        let mut spec = IPPoolSpec { cidr: "10.0.0.0/16".into(), ..IPPoolSpec::default() };
+        let mut spec = IPPoolSpec {
+            cidr: "10.0.0.0/16".into(),
+            ..IPPoolSpec::default()
+        };
         change(&mut spec);
         Pool::from_resource(&IPPool::new(Metadata::named("p"), spec)).unwrap()
     }
@@ -174,12 +186,18 @@ mod tests {
     #[test]
     fn reasons() {
         assert_eq!(refusal(&pool(|_| {})), None);
-        assert_eq!(refusal(&pool(|p| p.disabled = true)), Some(Refusal::Disabled));
+        assert_eq!(
+            refusal(&pool(|p| p.disabled = true)),
+            Some(Refusal::Disabled)
+        );
         assert_eq!(
             refusal(&pool(|p| p.assignment_mode = Some(AssignmentMode::Manual))),
             Some(Refusal::Manual)
         );
-        assert_eq!(refusal(&pool(|p| p.node_selector = Some("rack == 'r1'".into()))), None);
+        assert_eq!(
+            refusal(&pool(|p| p.node_selector = Some("rack == 'r1'".into()))),
+            None
+        );
         assert!(matches!(
             refusal(&pool(|p| p.node_selector = Some("rack == 'r2'".into()))),
             Some(Refusal::NodeSelector(_))

@@ -53,7 +53,11 @@ impl<'v> Draft<'v> {
         }
         match self.view.slot(cidr) {
             Slot::Read(mut block) => {
-                block::collect(&mut block, self.view.config.ip_cooldown_seconds, self.demand.now);
+                block::collect(
+                    &mut block,
+                    self.view.config.ip_cooldown_seconds,
+                    self.demand.now,
+                );
                 Slot::Read(block)
             }
             slot => slot,
@@ -86,7 +90,8 @@ impl<'v> Draft<'v> {
     /// Makes a block that does not exist, and the node's affinity for it.
     pub fn claim(&mut self, cidr: Cidr) {
         let affinity = Some(self.affinity_text());
-        self.blocks.insert(cidr, block::create(cidr, affinity, self.demand.now));
+        self.blocks
+            .insert(cidr, block::create(cidr, affinity, self.demand.now));
         self.affinities.insert(cidr, Some(AffinityState::Confirmed));
     }
 
@@ -105,7 +110,9 @@ impl<'v> Draft<'v> {
 
     /// Makes an existing empty block the node's own, ending the other owner's affinity where it has one.
     pub fn take_over(&mut self, cidr: Cidr, former: Option<(Key, Option<Revision>)>) {
-        let Slot::Read(mut block) = self.slot(cidr) else { return };
+        let Slot::Read(mut block) = self.slot(cidr) else {
+            return;
+        };
         block.affinity = Some(self.affinity_text());
         block.affinity_claim_time = Some(self.demand.now.rfc3339());
         self.blocks.insert(cidr, *block);
@@ -117,7 +124,9 @@ impl<'v> Draft<'v> {
 
     /// Assigns the next free address of a block that was read or claimed.
     pub fn assign_next(&mut self, cidr: Cidr, pool: &str) -> bool {
-        let Slot::Read(mut block) = self.slot(cidr) else { return false };
+        let Slot::Read(mut block) = self.slot(cidr) else {
+            return false;
+        };
         let Some(address) = block::assign_next(&mut block, &self.attribute, &self.view.reserved)
         else {
             return false;
@@ -128,7 +137,9 @@ impl<'v> Draft<'v> {
 
     /// Assigns one particular address of a block that was read or claimed.
     pub fn assign_exact(&mut self, cidr: Cidr, address: IpAddr, pool: &str) -> bool {
-        let Slot::Read(mut block) = self.slot(cidr) else { return false };
+        let Slot::Read(mut block) = self.slot(cidr) else {
+            return false;
+        };
         if !block::assign_exact(&mut block, address, &self.attribute) {
             return false;
         }
@@ -138,12 +149,20 @@ impl<'v> Draft<'v> {
 
     /// Who holds an address, in words.
     pub fn holder(&self, cidr: Cidr, address: IpAddr) -> String {
-        let Slot::Read(block) = self.slot(cidr) else { return "somebody".to_owned() };
+        let Slot::Read(block) = self.slot(cidr) else {
+            return "somebody".to_owned();
+        };
         match block::attribute(&block, address) {
-            Some(Attribute { released_at: Some(at), .. }) => {
+            Some(Attribute {
+                released_at: Some(at),
+                ..
+            }) => {
                 format!("nobody, but cools down since {at}")
             }
-            Some(Attribute { handle_id: Some(handle), .. }) => format!("handle {handle}"),
+            Some(Attribute {
+                handle_id: Some(handle),
+                ..
+            }) => format!("handle {handle}"),
             _ => "somebody without a handle".to_owned(),
         }
     }
@@ -157,7 +176,11 @@ impl<'v> Draft<'v> {
         let mut writes = vec![self.handle_write()?];
         for (cidr, state) in &self.affinities {
             let key = Key::host_affinity(self.demand.node, *cidr);
-            let held = self.view.affinities.get(cidr).map(|(_, revision)| *revision);
+            let held = self
+                .view
+                .affinities
+                .get(cidr)
+                .map(|(_, revision)| *revision);
             match (state, held) {
                 (Some(state), held) => {
                     let value = encode(&key, &Affinity::new(*state))?;
@@ -183,13 +206,25 @@ impl<'v> Draft<'v> {
                 Some(revision) => Write::update(key, value, revision),
             });
         }
-        writes.extend(self.given_up.into_iter().map(|(key, revision)| Write::delete(key, revision)));
-        Ok(Commit { writes, assigned: self.assigned, own_blocks })
+        writes.extend(
+            self.given_up
+                .into_iter()
+                .map(|(key, revision)| Write::delete(key, revision)),
+        );
+        Ok(Commit {
+            writes,
+            assigned: self.assigned,
+            own_blocks,
+        })
     }
 
     fn keep(&mut self, cidr: Cidr, block: Block, address: IpAddr, pool: &str) {
         self.blocks.insert(cidr, block);
-        self.assigned.push(Assigned { address, block: cidr, pool: pool.to_owned() });
+        self.assigned.push(Assigned {
+            address,
+            block: cidr,
+            pool: pool.to_owned(),
+        });
     }
 
     fn handle_write(&self) -> Result<Write, IpamError> {
@@ -214,6 +249,8 @@ impl<'v> Draft<'v> {
 }
 
 pub(crate) fn encode<T: serde::Serialize>(key: &Key, value: &T) -> Result<Vec<u8>, IpamError> {
-    json::encode(value)
-        .map_err(|error| IpamError::Damaged { key: key.clone(), reason: error.to_string() })
+    json::encode(value).map_err(|error| IpamError::Damaged {
+        key: Box::new(key.clone()),
+        reason: error.to_string(),
+    })
 }

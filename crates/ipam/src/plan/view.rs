@@ -77,7 +77,11 @@ impl View {
         match read {
             Read::Get(key) | Read::Exists(key) if matches!(read, Read::Exists(_)) => {
                 if let Key::Block(cidr) = key {
-                    let held = if answer.entries.is_empty() { Held::Absent } else { Held::Present };
+                    let held = if answer.entries.is_empty() {
+                        Held::Absent
+                    } else {
+                        Held::Present
+                    };
                     self.blocks.insert(*cidr, held);
                 }
             }
@@ -141,7 +145,10 @@ impl View {
         key: &Key,
         entry: Option<Entry>,
     ) -> Result<bool, IpamError> {
-        let damaged = |reason: String| IpamError::Damaged { key: key.clone(), reason };
+        let damaged = |reason: String| IpamError::Damaged {
+            key: Box::new(key.clone()),
+            reason,
+        };
         match key {
             Key::IpamConfig => {
                 self.config = match &entry {
@@ -150,7 +157,9 @@ impl View {
                         .map_err(|error| damaged(error.to_string()))?,
                 };
             }
-            Key::Resource { kind: Kind::Node, .. } => {
+            Key::Resource {
+                kind: Kind::Node, ..
+            } => {
                 self.node_labels = entry
                     .map(|entry| Node::decode(&entry.value))
                     .transpose()
@@ -180,7 +189,8 @@ impl View {
                 };
             }
             Key::Affinity(..) => {
-                self.foreign_affinities.insert(key.clone(), entry.map(|entry| entry.revision));
+                self.foreign_affinities
+                    .insert(key.clone(), entry.map(|entry| entry.revision));
             }
             _ => return Ok(false),
         }
@@ -216,9 +226,7 @@ impl View {
     pub fn existing(&self, family: Family) -> impl Iterator<Item = Cidr> {
         self.blocks
             .iter()
-            .filter(move |(cidr, held)| {
-                cidr.family() == family && !matches!(held, Held::Absent)
-            })
+            .filter(move |(cidr, held)| cidr.family() == family && !matches!(held, Held::Absent))
             .map(|(cidr, _)| *cidr)
     }
 
@@ -230,7 +238,9 @@ impl View {
 }
 
 fn held(entry: Option<Entry>) -> Held {
-    let Some(entry) = entry else { return Held::Absent };
+    let Some(entry) = entry else {
+        return Held::Absent;
+    };
     let block: Block = match serde_json::from_slice(&entry.value) {
         Ok(block) => block,
         Err(error) => return Held::Damaged(error.to_string()),
