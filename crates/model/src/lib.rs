@@ -1,1 +1,22 @@
 //! Resources of the v3 API, IPAM objects, keys, names, defaults and validation.
+//!
+//! Values are exactly what Calico v3 keeps in etcd: every object decodes from and encodes to the
+//! same JSON, and fields this crate does not know are kept and written back. Nothing here does I/O,
+//! reads a clock or draws random numbers: timestamps and UIDs are made from values the caller brings.
+
+pub mod cidr;
+pub mod ipam;
+pub mod json;
+pub mod key;
+pub mod kind;
+pub mod metadata;
+pub mod names;
+pub mod resource;
+pub mod time;
+pub mod uid;
+
+pub use cidr::{Cidr, Family};
+pub use key::{Key, Prefix};
+pub use kind::Kind;
+pub use metadata::Metadata;
+pub use resource::{Resource, Spec};

@@ -1,0 +1,223 @@
+//! Cluster-wide objects and nodes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Resource, Spec};
+use crate::json::Extra;
+use crate::kind::Kind;
+
+/// What the cluster is; only one, named `default`.
+pub type ClusterInformation = Resource<ClusterInformationSpec>;
+
+/// An ordered group of policies.
+pub type Tier = Resource<TierSpec>;
+
+/// A node of the cluster.
+pub type Node = Resource<NodeSpec>;
+
+/// Specification of [`ClusterInformation`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterInformationSpec {
+    /// 32 hexadecimal digits.
+    #[serde(
+        rename = "clusterGUID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cluster_guid: Option<String>,
+    /// Comma-separated set such as `k8s,bgp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_type: Option<String>,
+    /// Version of the software that initialised the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calico_version: Option<String>,
+    /// False while the store is locked for migration: no addresses are assigned then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore_ready: Option<bool>,
+    /// Variant of the software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Specification of a [`Tier`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierSpec {
+    /// Rank; absent is last.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::resource::cluster::order"
+    )]
+    pub order: Option<f64>,
+    /// `Deny` or `Pass`: what happens where policies of the tier apply and none decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_action: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Specification of a [`Node`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// Addresses and AS number; absent where the node has no routing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<NodeBgp>,
+    /// Address of the IPv4 VXLAN device.
+    #[serde(
+        rename = "ipv4VXLANTunnelAddr",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv4_vxlan_tunnel_addr: Option<String>,
+    /// MAC address of the IPv4 VXLAN device.
+    #[serde(
+        rename = "vxlanTunnelMACAddr",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub vxlan_tunnel_mac_addr: Option<String>,
+    /// Address of the IPv6 VXLAN device.
+    #[serde(
+        rename = "ipv6VXLANTunnelAddr",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv6_vxlan_tunnel_addr: Option<String>,
+    /// MAC address of the IPv6 VXLAN device.
+    #[serde(
+        rename = "vxlanTunnelMACAddrV6",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub vxlan_tunnel_mac_addr_v6: Option<String>,
+    /// The node's names in orchestrators.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub orch_refs: Vec<OrchRef>,
+    /// WireGuard addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wireguard: Option<Value>,
+    /// The node's addresses.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub addresses: Vec<NodeAddress>,
+    /// The node's interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Value>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// BGP part of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBgp {
+    /// AS number, overriding the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<Value>,
+    /// Address and prefix length, such as `192.0.2.11/24`.
+    #[serde(
+        rename = "ipv4Address",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv4_address: Option<String>,
+    /// Address and prefix length, such as `2001:db8::11/64`.
+    #[serde(
+        rename = "ipv6Address",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv6_address: Option<String>,
+    /// Address of the IP-in-IP device.
+    #[serde(
+        rename = "ipv4IPIPTunnelAddr",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv4_ipip_tunnel_addr: Option<String>,
+    /// Cluster id of a route reflector, a dotted quad.
+    #[serde(
+        rename = "routeReflectorClusterID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub route_reflector_cluster_id: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A node's name in an orchestrator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrchRef {
+    /// The name there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// The orchestrator, such as `k8s`.
+    #[serde(default)]
+    pub orchestrator: String,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// An address of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// Address, or address and prefix length.
+    #[serde(default)]
+    pub address: String,
+    /// `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Spec for ClusterInformationSpec {
+    const KIND: Kind = Kind::ClusterInformation;
+}
+
+impl Spec for TierSpec {
+    const KIND: Kind = Kind::Tier;
+}
+
+impl Spec for NodeSpec {
+    const KIND: Kind = Kind::Node;
+}
+
+/// Writes an order as Go does: without a fraction where it is whole.
+pub(crate) fn order<S: serde::Serializer>(
+    value: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        None => serializer.serialize_none(),
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole and within the integer range"
+        )]
+        Some(order) if order.fract() == 0.0 && order.abs() < 1e15 => {
+            serializer.serialize_i64(*order as i64)
+        }
+        Some(order) => serializer.serialize_f64(*order),
+    }
+}

@@ -1,0 +1,123 @@
+//! Workload endpoints.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Resource, Spec};
+use crate::json::Extra;
+use crate::kind::Kind;
+use crate::names::EndpointName;
+
+/// One interface of one workload.
+pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
+
+/// Specification of a [`WorkloadEndpoint`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadEndpointSpec {
+    /// `k8s`, `cni`, `libnetwork`, `openstack`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orchestrator: Option<String>,
+    /// Workload id, where neither a pod nor a container id says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Node the workload runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Id of the current container or sandbox.
+    #[serde(
+        rename = "containerID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub container_id: Option<String>,
+    /// Pod name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Interface name in the container, or the orchestrator's endpoint id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Kubernetes service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+    /// Addresses as /32 and /128 prefixes.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub ip_networks: Vec<String>,
+    /// Floating addresses.
+    #[serde(rename = "ipNATs", default, skip_serializing_if = "Option::is_none")]
+    pub ip_nats: Option<Value>,
+    /// IPv4 gateway of the workload (OpenStack).
+    #[serde(
+        rename = "ipv4Gateway",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv4_gateway: Option<String>,
+    /// IPv6 gateway of the workload (OpenStack).
+    #[serde(
+        rename = "ipv6Gateway",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv6_gateway: Option<String>,
+    /// Profiles, in order.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub profiles: Vec<String>,
+    /// Host-side interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_name: Option<String>,
+    /// MAC address of the container's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Named ports.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub ports: Vec<Value>,
+    /// Prefixes the workload may use as source beside its own addresses.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "crate::json::null_is_default"
+    )]
+    pub allow_spoofed_source_prefixes: Vec<String>,
+    /// Bandwidth, packet rate and connection limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos_controls: Option<Value>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl WorkloadEndpointSpec {
+    /// The identity that makes the endpoint's name; `None` where a part is missing.
+    pub fn identity(&self) -> Option<EndpointName> {
+        let orchestrator = self.orchestrator.clone()?;
+        let workload = match orchestrator.as_str() {
+            "k8s" => self.pod.clone(),
+            "cni" => self.container_id.clone(),
+            "libnetwork" => Some("libnetwork".to_owned()),
+            _ => self.workload.clone(),
+        };
+        Some(EndpointName {
+            node: self.node.clone()?,
+            orchestrator,
+            workload: workload?,
+            endpoint: self.endpoint.clone()?,
+        })
+    }
+}
+
+impl Spec for WorkloadEndpointSpec {
+    const KIND: Kind = Kind::WorkloadEndpoint;
+}
