@@ -162,6 +162,17 @@ impl Answer {
     }
 }
 
+impl Condition {
+    /// Whether the condition holds of a key that has this entry, or none.
+    pub fn holds(self, entry: Option<&Entry>) -> bool {
+        match self {
+            Self::Absent => entry.is_none(),
+            Self::At(revision) => entry.is_some_and(|entry| entry.revision == revision),
+            Self::Any => true,
+        }
+    }
+}
+
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
