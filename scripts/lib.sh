@@ -29,7 +29,8 @@ target_dir() {
     fi
 }
 
-# step NAME COMMAND...: runs the command and tells how long it took, also when it fails.
+# step NAME PROGRAM...: runs the program and tells how long it took, also when it fails.
+# For programs only: within a function so called, errexit would not hold.
 step() {
     local name=$1 status=0 begun=$EPOCHREALTIME
     shift
