@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use margay_model::ipam::Attribute;
 use margay_model::key::Owner;
 use margay_model::resource::pool::AllowedUse;
 use margay_model::time::Timestamp;
@@ -36,6 +37,8 @@ pub struct Request {
     pub node: String,
     /// Handle under which the addresses can be given back.
     pub handle: String,
+    /// Interface in the container. What the same handle and interface hold already is not assigned twice.
+    pub interface: String,
     /// Owner facts beside `node` and `timestamp`, which are added: `pod`, `namespace`, …
     pub owner: BTreeMap<String, String>,
     /// The addresses wanted.
@@ -59,8 +62,10 @@ pub struct Assigned {
     pub address: IpAddr,
     /// Its block.
     pub block: Cidr,
-    /// Name of its pool.
+    /// Name of its pool; empty when it lies in none any more.
     pub pool: String,
+    /// Whether the handle held it before, for the same interface.
+    pub held_before: bool,
 }
 
 /// What became of a request.
@@ -163,9 +168,13 @@ impl<'s, S: Store> Allocator<'s, S> {
         let mut owner = request.owner.clone();
         owner.insert("node".to_owned(), request.node.clone());
         owner.insert("timestamp".to_owned(), request.now.go_string());
+        if request.interface != FIRST_INTERFACE {
+            owner.insert(INTERFACE.to_owned(), request.interface.clone());
+        }
         let demand = Demand {
             node: &request.node,
             handle: &request.handle,
+            interface: &request.interface,
             owner: &owner,
             wants: &request.wants,
             purpose: request.purpose,
@@ -202,6 +211,12 @@ impl<'s, S: Store> Allocator<'s, S> {
                 let mut writes = commit.writes.clone();
                 writes.extend(companion.writes(&addresses)?);
                 let batch = Batch { writes };
+                if batch.writes.is_empty() {
+                    return Ok(Assignment::Made {
+                        assigned: commit.assigned,
+                        hints: commit.own_blocks,
+                    });
+                }
                 match self.store.commit(&batch).await {
                     Ok(Outcome::Committed(_)) => {
                         return Ok(Assignment::Made {
@@ -267,7 +282,7 @@ impl<'s, S: Store> Allocator<'s, S> {
                 attribute.handle_id.as_deref() == Some(demand.handle)
                     && attribute.secondary == *demand.owner
             });
-            if !ours {
+            if !ours && !assigned.held_before {
                 return Ok(false);
             }
         }
@@ -331,4 +346,16 @@ impl Attempts {
     }
 }
 
+/// Whether an address of a handle is held for this interface of the container: the owner fact `ifname`, which
+/// is left out for `eth0`, as writers that know one interface only leave it out.
+pub(crate) fn is_for_interface(attribute: &Attribute, interface: &str) -> bool {
+    attribute
+        .secondary
+        .get(INTERFACE)
+        .map_or(FIRST_INTERFACE, String::as_str)
+        == interface
+}
+
+const FIRST_INTERFACE: &str = "eth0";
+const INTERFACE: &str = "ifname";
 const MOST_ATTEMPTS: u32 = 100;
