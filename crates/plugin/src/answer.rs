@@ -71,12 +71,19 @@ pub(crate) fn end(error: &Error) -> ! {
             let _ = answer.write(&error.encode(call::version()), Instant::now() + LAST_WORDS);
         }
         None if is_mine() => {}
-        // Another thread is writing its answer; ending now would cut it.
-        None => thread::sleep(LAST_WORDS),
+        // Ending now might cut an answer, or the undoing of an ADD.
+        None => wait_for_the_end(),
     }
     delegate::kill_running();
     log(Level::Error, &error.to_string());
     leave()
+}
+
+/// Leaves the end of the process to the thread that claimed the answer, or to the watchdog.
+pub(crate) fn wait_for_the_end() -> ! {
+    loop {
+        thread::park();
+    }
 }
 
 /// Ends the process with status 1.

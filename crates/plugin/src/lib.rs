@@ -21,7 +21,6 @@ mod watchdog;
 
 use std::env;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use margay_cni::{Command, Error, Request, ResultDoc, Version};
@@ -140,8 +139,8 @@ fn read_request() -> Result<Request, Error> {
     progress("waiting for the end of stdin");
     let stdin = stdin::read_to_end()?;
     call::set_version(Version::of_answer(&stdin));
-    log::set_level_from(&stdin);
     let request = Request::parse(environment, stdin)?;
+    log::set_level_from(&request.conf);
     for key in &request.args.duplicates {
         log(
             Level::Warning,
@@ -218,14 +217,9 @@ fn conclude(document: &Value) -> ExitCode {
     }
 }
 
-/// The right to answer. When another thread has it, the process is about to end: waits for that.
+/// The right to answer. When another thread has it, that one ends the process.
 fn claim() -> Answer {
-    match Answer::claim() {
-        Some(answer) => answer,
-        None => loop {
-            thread::park();
-        },
-    }
+    Answer::claim().unwrap_or_else(|| answer::wait_for_the_end())
 }
 
 /// Until when an answer may take to be written: the deadline, but never less than a moment.

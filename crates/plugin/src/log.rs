@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use margay_cni::NetConf;
 use margay_cni::error::presentable;
-use serde_json::Value;
 
 use crate::answer::wait_writable;
 use crate::call;
@@ -74,9 +74,8 @@ pub(crate) fn forward(bytes: &[u8]) {
 }
 
 /// Takes the level from `log_level` in the configuration.
-pub(crate) fn set_level_from(stdin: &[u8]) {
-    let conf: Value = serde_json::from_slice(stdin).unwrap_or_default();
-    if let Some(text) = conf.get("log_level").and_then(Value::as_str) {
+pub(crate) fn set_level_from(conf: &NetConf) {
+    if let Some(text) = conf.raw().get("log_level").and_then(|level| level.as_str()) {
         LEVEL.store(Level::parse(text) as u8, Ordering::Relaxed);
     }
 }
