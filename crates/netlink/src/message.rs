@@ -1,0 +1,5 @@
+//! The requests we send, as values: one function a request.
+
+mod encode;
+
+pub(crate) use encode::*;
