@@ -1,9 +1,10 @@
 //! The applier of endpoint plans: set up, take down, observe.
 
-use margay_endpoint::{DEFAULT_PREFIX, EndpointPlan, Expected, Interface, Mark, Observed, Side};
-use margay_route::{Mac, TABLE_MAIN};
-use nix::errno::Errno;
 use std::os::fd::AsFd;
+
+use margay_endpoint::{DEFAULT_PREFIX, EndpointPlan, Expected, Interface, Mark, Observed, Side};
+use margay_route::{GATEWAY_MAC, Mac, TABLE_MAIN};
+use nix::errno::Errno;
 
 use crate::error::{Error, RequestError, Result};
 use crate::link::{Interfaces, Link};
@@ -11,7 +12,6 @@ use crate::message::{self, Put};
 use crate::namespace::Namespace;
 use crate::route::RouteFilter;
 use crate::socket::Netlink;
-use crate::sysctl;
 
 /// An endpoint that is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,11 @@ pub enum Removal {
 /// Makes an endpoint: traffic flows when this returns.
 ///
 /// An interface of the host end's name that an earlier attempt left is replaced if it bears this
-/// endpoint's mark, or if it bears none and has Calico's prefix (an attempt that died before it
-/// could set the mark, or one of Calico's). Whatever else is in the way is an error, and nothing
+/// endpoint's mark, or if it bears none and looks like Calico's (an attempt that died before it
+/// could set the mark, or one of Calico's own). Whatever else is in the way is an error, and nothing
 /// is changed. When a later step fails, the pair is deleted again, and with it its addresses,
-/// routes and neighbour entries.
+/// routes and neighbour entries. Dropping the future half-way leaves what the next attempt
+/// replaces and [`teardown`] removes.
 ///
 /// # Errors
 /// [`Error::InterfaceExists`], [`Error::HostInterfaceExists`], [`Error::RouteConflict`], or the
@@ -190,10 +191,17 @@ async fn clear_remains(plan: &EndpointPlan, host: &Netlink, inside: &Netlink) ->
 }
 
 /// Whether a host interface may be deleted for this endpoint.
+///
+/// Without an alias it is what an attempt left that died between the creating message and the
+/// mark, or one of Calico's; either is a veth with Calico's prefix or, whatever the prefix, with
+/// the gateway's MAC.
 fn is_ours(link: &Link, mark: &Mark) -> bool {
     match link.alias.as_deref() {
         Some(alias) if !alias.is_empty() => alias == mark.as_str(),
-        _ => link.kind.as_deref() == Some("veth") && link.name.starts_with(DEFAULT_PREFIX),
+        _ => {
+            let named = link.name.starts_with(DEFAULT_PREFIX);
+            link.kind.as_deref() == Some("veth") && (named || link.mac == Some(GATEWAY_MAC))
+        }
     }
 }
 
@@ -246,7 +254,7 @@ async fn configure(
     }
 }
 
-/// The interfaces that have the route to a destination.
+/// Who has the route to a destination, for people.
 async fn holder(host: &Netlink, dst: ipnetwork::IpNetwork) -> Result<String> {
     let filter = RouteFilter {
         table: Some(TABLE_MAIN),
@@ -254,8 +262,12 @@ async fn holder(host: &Netlink, dst: ipnetwork::IpNetwork) -> Result<String> {
     };
     let interfaces = host.interfaces().await?;
     let routes = host.routes(filter, &interfaces).await?;
-    let found = routes.iter().find(|route| route.dst == dst);
-    Ok(found.map(crate::route::names).unwrap_or_default())
+    let found = routes
+        .iter()
+        .find(|route| route.dst == dst)
+        .map(crate::route::names);
+    let named = found.filter(|names| !names.is_empty());
+    Ok(named.unwrap_or_else(|| "a route without an interface".to_owned()))
 }
 
 /// One end of a pair, to be set up.
@@ -268,7 +280,7 @@ struct End<'a> {
 
 impl End<'_> {
     async fn prepare(&self, side: &Side) -> Result<()> {
-        sysctl::write_all(self.netlink.namespace(), &side.sysctls)?;
+        self.netlink.namespace().write_sysctls(&side.sysctls)?;
         for name in &side.up {
             if name == self.name {
                 let alias = self.mark.map(Mark::as_str);

@@ -79,7 +79,7 @@ pub enum Error {
         dst: IpNetwork,
         /// The interface that was to have the route.
         ifname: String,
-        /// The interface that has it; empty if the route has none.
+        /// The interface that has it, or that the route has none.
         holder: String,
     },
     /// A pair could not be created.

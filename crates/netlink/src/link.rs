@@ -42,24 +42,29 @@ pub struct Link {
 
 /// The interfaces of one namespace at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Interfaces(BTreeMap<u32, Link>);
+pub struct Interfaces {
+    by_index: BTreeMap<u32, Link>,
+    by_name: BTreeMap<String, u32>,
+}
 
 impl Interfaces {
     /// All of them, by index.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.0.values()
+        self.by_index.values()
     }
 
     /// The interface of a name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Link> {
-        self.0.values().find(|link| link.name == name)
+        self.by_name
+            .get(name)
+            .and_then(|index| self.by_index(*index))
     }
 
     /// The interface of an index.
     #[must_use]
     pub fn by_index(&self, index: u32) -> Option<&Link> {
-        self.0.get(&index)
+        self.by_index.get(&index)
     }
 
     /// The addresses on each, as [`margay_route::on_link`] takes them.
@@ -69,7 +74,7 @@ impl Interfaces {
             name: link.name.clone(),
             addresses: link.addresses.clone(),
         };
-        self.0.values().map(entry).collect()
+        self.iter().map(entry).collect()
     }
 
     /// The name of an index; one that is not known is shown as `#<index>`.
@@ -81,7 +86,13 @@ impl Interfaces {
 
 impl FromIterator<Link> for Interfaces {
     fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
-        Self(links.into_iter().map(|link| (link.index, link)).collect())
+        let by_index: BTreeMap<u32, Link> =
+            links.into_iter().map(|link| (link.index, link)).collect();
+        let by_name = by_index
+            .values()
+            .map(|link| (link.name.clone(), link.index))
+            .collect();
+        Self { by_index, by_name }
     }
 }
 
@@ -118,7 +129,7 @@ impl Netlink {
         });
         let mut interfaces: Interfaces = links.collect();
         for (index, network) in self.addresses(None).await? {
-            if let Some(link) = interfaces.0.get_mut(&index) {
+            if let Some(link) = interfaces.by_index.get_mut(&index) {
                 link.addresses.push(network);
             }
         }

@@ -1,5 +1,7 @@
 //! Routes: listed, put, deleted.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use ipnetwork::IpNetwork;
 use margay_route::{NextHop, Route, RouteKind, Scope};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -7,7 +9,6 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
 };
 use nix::errno::Errno;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::error::{Error, RequestError, Result};
 use crate::link::Interfaces;

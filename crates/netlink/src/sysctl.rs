@@ -12,12 +12,20 @@ use margay_endpoint::Sysctl;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
 
-/// Writes settings inside a namespace, in order.
-pub(crate) fn write_all(namespace: &Namespace, sysctls: &[Sysctl]) -> Result<()> {
-    if sysctls.is_empty() {
-        return Ok(());
+impl Namespace {
+    /// Writes kernel settings of this namespace, in order, and stops at the first failure.
+    ///
+    /// A value that is there already is as good as written, so a read-only `/proc/sys` need not
+    /// be an obstacle.
+    ///
+    /// # Errors
+    /// [`Error::Sysctl`], or that the namespace cannot be entered.
+    pub fn write_sysctls(&self, sysctls: &[Sysctl]) -> Result<()> {
+        if sysctls.is_empty() {
+            return Ok(());
+        }
+        self.run_or_here(|| sysctls.iter().try_for_each(write))?
     }
-    namespace.run_or_here(|| sysctls.iter().try_for_each(write))?
 }
 
 fn write(sysctl: &Sysctl) -> Result<()> {
@@ -25,7 +33,6 @@ fn write(sysctl: &Sysctl) -> Result<()> {
     match fs::write(&path, &sysctl.value) {
         Ok(()) => Ok(()),
         Err(source) if source.kind() == io::ErrorKind::NotFound && sysctl.optional => Ok(()),
-        // A read-only /proc/sys is no obstacle if the value is already there.
         Err(_) if fs::read_to_string(&path).is_ok_and(|now| now.trim() == sysctl.value) => Ok(()),
         Err(source) => Err(Error::Sysctl {
             path: sysctl.path.clone(),

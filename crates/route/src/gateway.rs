@@ -22,10 +22,20 @@ pub const GATEWAY_MAC: Mac = Mac([0xee; 6]);
 /// The kernel (`arp_process`) proxies for an address only if its own route to it is unicast and
 /// leaves through another interface than the one asked on. A host with a default route on an
 /// uplink meets that by accident; one without (a fabric that hands out only specific routes, a
-/// machine whose uplink is down) stays silent. Measured on Linux 6.18: no route, or a blackhole
-/// route, gives no answer, and neither does a proxy neighbour entry (`ip neigh add proxy`) without
-/// a route. A `local` route would answer too, but would hand the host's own services to every
-/// workload at that address; the unicast route to `lo` answers ARP and delivers nothing.
+/// machine whose uplink is down) stays silent. Measured on Linux 6.18:
+///
+/// | the host's route to 169.254.1.1 | answer to ARP |
+/// |---|---|
+/// | none, or none but a proxy neighbour entry (`ip neigh add proxy`) | no |
+/// | `blackhole` | no |
+/// | a default route through an uplink | yes |
+/// | `unicast … dev lo scope link` | yes |
+/// | `local … dev lo` | yes, but the host's own services answer there too |
+///
+/// The ruleset must drop what is forwarded *to* [`GATEWAY_V4`]: nothing legitimate is, and a
+/// packet routed to `lo` keeps its route when it comes back in, so it goes round until its time
+/// to live is spent, up to 254 times the cost of one. (Without this route such packets leave by
+/// the default route instead.)
 ///
 /// Workloads set up by Margay hold a permanent neighbour entry for the gateway and never ask;
 /// this serves those set up by others, and guests that flush their neighbour cache.

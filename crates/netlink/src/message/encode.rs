@@ -5,9 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use margay_endpoint::{Address, VethPair};
 use margay_route::{Mac, Neighbour, NeighbourKind, NextHop, Route, RouteKind};
-use netlink_packet_core::{
-    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
@@ -231,7 +229,6 @@ pub(crate) fn list_neighbours(v4: bool, proxy: bool, index: Option<u32>) -> Requ
 fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
-    debug_assert!(matches!(request.payload, NetlinkPayload::InnerMessage(_)));
     request
 }
 

@@ -263,6 +263,25 @@ async fn what_a_killed_attempt_or_calico_left_is_replaced() {
         .await
         .unwrap();
     assert!(host.pings("10.65.0.2"));
+    // The same under another prefix: known by the gateway's MAC.
+    let three = TestNamespace::new();
+    let path = three
+        .path()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    host.ip(&format!(
+        "link add tap3 address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns {path}"
+    ));
+    let spec = EndpointSpec {
+        host_name: "tap3".to_owned(),
+        ..spec(3, &["10.65.0.4"])
+    };
+    let tap = EndpointPlan::new(&spec).unwrap();
+    setup(&tap, &netlink, &three.namespace).await.unwrap();
+    assert!(host.pings("10.65.0.4"));
     // A stale pair whose other end is elsewhere.
     host.ip("link add cali2 type veth peer name stale");
     let two = TestNamespace::new();
@@ -289,6 +308,8 @@ async fn a_taken_host_route_names_its_holder_and_is_rolled_back() {
     .unwrap();
     let (host_before, two_before) = (host.snapshot(), two.snapshot());
     for address in ["10.65.0.2", "2001:db8::2"] {
+        // Once more than needed: the rollback leaves nothing that stands in the next one's way.
+        let _ = setup(&plan(2, &[address]), &netlink, &two.namespace).await;
         let result = setup(&plan(2, &[address]), &netlink, &two.namespace).await;
         let Err(Error::RouteConflict {
             dst,
@@ -303,6 +324,20 @@ async fn a_taken_host_route_names_its_holder_and_is_rolled_back() {
         assert_eq!(host.snapshot(), host_before);
         assert_eq!(two.snapshot(), two_before);
     }
+}
+
+#[tokio::test]
+async fn a_host_route_without_an_interface_is_a_conflict_too() {
+    let (host, pod) = (TestNamespace::new(), TestNamespace::new());
+    host.ip("route add blackhole 10.65.0.2");
+    let before = host.snapshot();
+    let result = setup(&plan(1, &["10.65.0.2"]), &host.netlink(), &pod.namespace).await;
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "the host's route to 10.65.0.2/32 over cali1 cannot be added: a route without an \
+         interface has it"
+    );
+    assert_eq!(host.snapshot(), before);
 }
 
 #[tokio::test]
@@ -381,6 +416,13 @@ async fn the_gateway_answers_arp_with_its_route_and_without_a_default_route() {
     host.ip("route add blackhole 169.254.1.1");
     assert!(!resolved(), "a blackhole is not unicast: silence");
     host.ip("route del 169.254.1.1");
+    host.ip("link add up0 type veth peer name up0p");
+    host.ip("link set up0p up");
+    host.ip("link set up0 up");
+    host.ip("route add default dev up0");
+    assert!(resolved(), "a default route elsewhere happens to do");
+    host.ip("route del default");
+    assert!(!resolved(), "specific routes elsewhere do not");
     let interfaces = netlink.interfaces().await.unwrap();
     apply_route(&netlink, &interfaces).await;
     assert!(resolved(), "{}", host.ip("route show"));
@@ -392,4 +434,29 @@ async fn apply_route(netlink: &margay_netlink::Netlink, interfaces: &Interfaces)
     let plan = margay_route::plan(&desired, &Observed::default(), &Ownership::default());
     let outcome = table::apply(netlink, &plan, interfaces).await;
     assert!(outcome.failures.is_empty(), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_endpoints_are_set_up_side_by_side() {
+    let host = TestNamespace::new();
+    host.ip("addr add 192.0.2.1 dev lo");
+    let netlink = host.netlink();
+    let pods: Vec<TestNamespace> = (0..8).map(|_| TestNamespace::new()).collect();
+    let tasks: Vec<_> = (10_u8..)
+        .zip(&pods)
+        .map(|(number, pod)| {
+            let (netlink, namespace) = (netlink.clone(), pod.namespace.clone());
+            tokio::spawn(async move {
+                let plan = plan(number, &[&format!("10.65.0.{number}")]);
+                setup(&plan, &netlink, &namespace).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    for (number, pod) in (10..).zip(&pods) {
+        assert!(pod.pings("192.0.2.1"), "pod {number}");
+        assert!(host.pings(&format!("10.65.0.{number}")), "pod {number}");
+    }
 }
