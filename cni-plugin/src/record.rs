@@ -7,7 +7,7 @@ use margay_ipam_core::allocator::Proceed;
 use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
 use margay_model::resource::cluster::ClusterInformation;
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
-use margay_model::resource::profile::{Profile, default_for_network};
+use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Key, Kind, Metadata, uid};
 use margay_settings::{from_ipam, from_store};
@@ -110,12 +110,21 @@ impl<'a> Recording<'a> {
         )
     }
 
-    fn profile(&self) -> Profile {
+    /// The network's profile: its members reach each other, and everybody they like.
+    fn profile(&self) -> Result<Profile, Error> {
         let name = &self.identity.profile;
         let mut metadata = Metadata::named(name.clone());
         metadata.uid = Some(uid::from_random(self.random[1]));
         metadata.creation_timestamp = Some(self.now.rfc3339());
-        default_for_network(metadata)
+        let spec = serde_json::json!({
+            "ingress": [{"action": "Allow", "source": {"selector": format!("has({name})")}}],
+            "egress": [{"action": "Allow"}],
+            "labelsToApply": {name: ""},
+        });
+        let spec = serde_json::from_value(spec).map_err(|error| {
+            Error::new(code::INTERNAL, format!("profile {name} cannot be made: {error}"))
+        })?;
+        Ok(Profile::new(metadata, spec))
     }
 }
 
@@ -157,7 +166,7 @@ impl Companion for Recording<'_> {
             Some((_, revision)) => Write::update(endpoint.key(), value, *revision),
         }];
         if !self.has_profile {
-            let profile = self.profile();
+            let profile = self.profile()?;
             let value = encode(&profile.key(), profile.encode())?;
             writes.push(Write::create(profile.key(), value));
         }
