@@ -11,8 +11,8 @@ use margay_endpoint::EndpointPlan;
 use margay_ipam_core::{Allocator, Assignment, Companion};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::resource::pool::IPPool;
+use margay_model::names::status_file;
 use margay_model::{Cidr, Kind, Prefix};
-use margay_netlink::Error as KernelError;
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
 use margay_settings::{Hints, from_store, now, random, request};
@@ -21,7 +21,7 @@ use margay_store::Store;
 use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
-use crate::kernel::{Kernel, from_kernel, plan, recorded_mac};
+use crate::kernel::{Fault, Kernel, plan, recorded_mac};
 use crate::record::{Failure, Recording, addresses_of};
 use crate::store::open;
 
@@ -53,21 +53,20 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     loop {
         let endpoint = assign(config, call, &store, &identity, &host_name).await?;
         let made = make(config, &kernel, &identity, &endpoint).await;
-        let error = match made {
+        let fault = match made {
             Ok(plan) => {
                 wait_for_policy(config, &identity).await;
                 return result(config, call, &plan, &endpoint);
             }
-            Err(error) => error,
+            Err(fault) => fault,
         };
         if endpoint.recorded_before {
-            return Err(from_kernel(&error));
+            return Err(fault.into());
         }
         undo(config, call, &store, &identity).await;
         // Another container whose id begins alike was faster to take the interface's name.
-        let taken = matches!(&error, KernelError::HostInterfaceExists { .. });
-        if !taken || host_name == names[1] {
-            return Err(from_kernel(&error));
+        if !fault.is_taken_name() || host_name == names[1] {
+            return Err(fault.into());
         }
         host_name.clone_from(&names[1]);
     }
@@ -174,7 +173,7 @@ async fn make(
     kernel: &Kernel,
     identity: &Identity,
     endpoint: &Endpoint,
-) -> Result<EndpointPlan, KernelErrorOr> {
+) -> Result<EndpointPlan, Fault> {
     let destinations: Vec<IpNetwork> = endpoint
         .delegated
         .iter()
@@ -227,7 +226,7 @@ async fn wait_for_policy(config: &Config, identity: &Identity) {
 
 fn status_file_name(identity: &Identity) -> String {
     let workload = format!("{}/{}", identity.namespace, identity.name.workload);
-    margay_model::status::file_name(&identity.name.orchestrator, &workload, &identity.name.endpoint)
+    status_file(&identity.name.orchestrator, &workload, &identity.name.endpoint)
 }
 
 fn requested_mac(call: &Request) -> Result<Option<Mac>, Error> {
@@ -271,8 +270,5 @@ fn result(
     }
     Ok(result)
 }
-
-/// A failure of making the endpoint.
-type KernelErrorOr = KernelError;
 
 const STATUS_POLL: Duration = Duration::from_millis(5);

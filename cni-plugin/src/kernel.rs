@@ -14,6 +14,37 @@ use margay_route::Mac;
 use crate::config::{Config, netns};
 use crate::identity::Identity;
 
+/// What keeps an endpoint from being made.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The kernel's side refused.
+    Kernel(KernelError),
+    /// Something else.
+    Other(Error),
+}
+
+impl Fault {
+    /// Whether the host interface's name belongs to another endpoint.
+    pub(crate) fn is_taken_name(&self) -> bool {
+        matches!(self, Self::Kernel(KernelError::HostInterfaceExists { .. }))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Kernel(error) => from_kernel(&error),
+            Fault::Other(error) => error,
+        }
+    }
+}
+
 /// Both ends of a call.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -54,8 +85,8 @@ impl Kernel {
     ///
     /// # Errors
     /// Code 105 when an interface is in the way, 107 for what the kernel refuses.
-    pub(crate) async fn set_up(&self, plan: &EndpointPlan) -> Result<(), KernelError> {
-        endpoint::setup(plan, &self.host, &self.container).await.map(|_| ())
+    pub(crate) async fn set_up(&self, plan: &EndpointPlan) -> Result<(), Fault> {
+        endpoint::setup(plan, &self.host, &self.container).await.map(|_| ()).map_err(Fault::Kernel)
     }
 
     /// What differs between the plan and the kernel. `mac` is the container's, where a later plugin
