@@ -9,9 +9,9 @@ use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
 use margay_ipam_core::{Allocator, Assignment, Companion};
+use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::resource::pool::IPPool;
-use margay_model::names::status_file;
 use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
@@ -104,7 +104,11 @@ async fn assign(
                 .assign(&wanted, &mut recording)
                 .await
                 .map_err(|Failure(error)| error)?;
-            if let Assignment::Made { assigned, hints: used } = assigned {
+            if let Assignment::Made {
+                assigned,
+                hints: used,
+            } = assigned
+            {
                 hints.write(&used);
                 for one in assigned {
                     endpoint.addresses.push(one.address);
@@ -114,9 +118,13 @@ async fn assign(
             }
         }
         Ipam::Delegate(plugin) => {
-            let snapshot =
-                store.read_many(&recording.reads()).await.map_err(|error| from_store(&error))?;
-            recording.inspect(&snapshot.answers).map_err(|Failure(error)| error)?;
+            let snapshot = store
+                .read_many(&recording.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            recording
+                .inspect(&snapshot.answers)
+                .map_err(|Failure(error)| error)?;
             if recording.found.is_none() {
                 let delegate = Delegate::find(plugin, call)?;
                 let answered =
@@ -199,7 +207,10 @@ async fn make(
 /// Takes back what the call assigned and recorded. Failures are logged: DEL and clean-up come after.
 async fn undo(config: &Config, call: &Request, store: &Datastore, identity: &Identity) {
     if let Err(error) = del::release(config, call, store, identity).await {
-        log(Level::Warning, &format!("taking back the failed ADD: {error}"));
+        log(
+            Level::Warning,
+            &format!("taking back the failed ADD: {error}"),
+        );
     }
 }
 
@@ -216,7 +227,11 @@ async fn wait_for_policy(config: &Config, identity: &Identity) {
         if Instant::now() >= until {
             log(
                 Level::Warning,
-                &format!("{} did not appear within {:?}", file.display(), config.policy_timeout),
+                &format!(
+                    "{} did not appear within {:?}",
+                    file.display(),
+                    config.policy_timeout
+                ),
             );
             return;
         }
@@ -226,7 +241,11 @@ async fn wait_for_policy(config: &Config, identity: &Identity) {
 
 fn status_file_name(identity: &Identity) -> String {
     let workload = format!("{}/{}", identity.namespace, identity.name.workload);
-    status_file(&identity.name.orchestrator, &workload, &identity.name.endpoint)
+    status_file(
+        &identity.name.orchestrator,
+        &workload,
+        &identity.name.endpoint,
+    )
 }
 
 fn requested_mac(call: &Request) -> Result<Option<Mac>, Error> {
@@ -243,7 +262,10 @@ fn result(
     endpoint: &Endpoint,
 ) -> Result<ResultDoc, Error> {
     let mut result = call.conf.prev_result()?.unwrap_or_default();
-    result.interfaces.push(Interface { name: plan.veth.host_name.clone(), ..Interface::default() });
+    result.interfaces.push(Interface {
+        name: plan.veth.host_name.clone(),
+        ..Interface::default()
+    });
     let container = result.interfaces.len();
     result.interfaces.push(Interface {
         name: plan.veth.container_name.clone(),

@@ -29,8 +29,14 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     let kernel = Kernel::open(call)?;
     let store = open(&config.shared)?;
     progress(format!("waiting for {}", store.describe()));
-    let reads = [Read::Get(identity.endpoint_key()), Read::Get(Key::Handle(identity.handle.clone()))];
-    let snapshot = store.read_many(&reads).await.map_err(|error| from_store(&error))?;
+    let reads = [
+        Read::Get(identity.endpoint_key()),
+        Read::Get(Key::Handle(identity.handle.clone())),
+    ];
+    let snapshot = store
+        .read_many(&reads)
+        .await
+        .map_err(|error| from_store(&error))?;
     let mut answers = snapshot.answers.into_iter();
     let endpoint = endpoint(&identity, answers.next())?;
     let addresses = addresses_of(&endpoint);
@@ -41,8 +47,12 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             Delegate::find(plugin, call)?.call(call, Command::Check)?;
         }
     }
-    let mac = recorded_mac(&endpoint)
-        .ok_or_else(|| failed(format!("endpoint {} records no MAC address", identity.stored_name)))?;
+    let mac = recorded_mac(&endpoint).ok_or_else(|| {
+        failed(format!(
+            "endpoint {} records no MAC address",
+            identity.stored_name
+        ))
+    })?;
     let host_name = endpoint.spec.interface_name.clone().unwrap_or_default();
     let routes: Vec<_> = match &config.ipam {
         Ipam::Own => Vec::new(),
@@ -50,8 +60,12 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     };
     let plan = plan(config, &identity, &host_name, mac, &addresses, &routes)?;
     progress("reading the interfaces");
-    let problems = kernel.problems(&plan, final_mac(&previous, &identity)).await?;
-    let Some(first) = problems.first() else { return Ok(()) };
+    let problems = kernel
+        .problems(&plan, final_mac(&previous, &identity))
+        .await?;
+    let Some(first) = problems.first() else {
+        return Ok(());
+    };
     let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
     Err(failed(first.to_string()).with_details(all.join("; ")))
 }
@@ -64,9 +78,9 @@ fn endpoint(identity: &Identity, answer: Option<Answer>) -> Result<WorkloadEndpo
     let endpoint = WorkloadEndpoint::decode(&entry.value)
         .map_err(|error| failed(format!("endpoint {name} is damaged: {error}")))?;
     match &endpoint.spec.container_id {
-        Some(id) if *id != identity.container_id => {
-            Err(failed(format!("endpoint {name} belongs to the container {id}")))
-        }
+        Some(id) if *id != identity.container_id => Err(failed(format!(
+            "endpoint {name} belongs to the container {id}"
+        ))),
         _ => Ok(endpoint),
     }
 }
@@ -87,7 +101,9 @@ fn check_result(
         .map(|ip| ip.address.ip())
         .collect();
     match addresses.iter().find(|address| !told.contains(address)) {
-        Some(address) => Err(failed(format!("prevResult does not have the recorded address {address}"))),
+        Some(address) => Err(failed(format!(
+            "prevResult does not have the recorded address {address}"
+        ))),
         None => Ok(()),
     }
 }
@@ -103,9 +119,13 @@ async fn check_addresses<S: Store>(
     let entry = answer.and_then(Answer::into_entry).ok_or_else(missing)?;
     let counted: Handle = serde_json::from_slice(&entry.value)
         .map_err(|error| failed(format!("{} is damaged: {error}", entry.key)))?;
-    let reads: Vec<Read> =
-        handle::blocks(&counted).map(|cidr| Read::Get(Key::Block(cidr))).collect();
-    let snapshot = store.read_many(&reads).await.map_err(|error| from_store(&error))?;
+    let reads: Vec<Read> = handle::blocks(&counted)
+        .map(|cidr| Read::Get(Key::Block(cidr)))
+        .collect();
+    let snapshot = store
+        .read_many(&reads)
+        .await
+        .map_err(|error| from_store(&error))?;
     let blocks: Vec<Block> = snapshot
         .answers
         .into_iter()
@@ -113,8 +133,12 @@ async fn check_addresses<S: Store>(
         .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
         .collect();
     for address in addresses {
-        let held = blocks.iter().find_map(|held| block::attribute(held, *address));
-        let holder = held.and_then(|attribute| attribute.handle_id.as_deref()).map(handle::id);
+        let held = blocks
+            .iter()
+            .find_map(|held| block::attribute(held, *address));
+        let holder = held
+            .and_then(|attribute| attribute.handle_id.as_deref())
+            .map(handle::id);
         if holder != Some(&*identity.handle) {
             let holder = holder.unwrap_or("nobody");
             return Err(failed(format!(

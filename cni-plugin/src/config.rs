@@ -61,19 +61,26 @@ impl Config {
             Some(ipam) if OWN_IPAM_TYPES.contains(&ipam.plugin) => Ipam::Own,
             Some(ipam) => Ipam::Delegate(ipam.plugin.to_owned()),
         };
-        let container = raw.get("container_settings").and_then(|settings| settings.as_object());
+        let container = raw
+            .get("container_settings")
+            .and_then(|settings| settings.as_object());
         Ok(Self {
             shared,
             ipam,
             mtu: number(raw, "mtu").filter(|mtu| *mtu > 0),
             require_mtu_file: flag(raw, "require_mtu_file"),
             queues: number(raw, "num_queues").unwrap_or(1),
-            allow_ip_forwarding: container.is_some_and(|settings| flag(settings, "allow_ip_forwarding")),
+            allow_ip_forwarding: container
+                .is_some_and(|settings| flag(settings, "allow_ip_forwarding")),
             include_default_routes: flag(raw, "include_default_routes"),
             policy_timeout: Duration::from_secs(
-                number(raw, "policy_setup_timeout_seconds").unwrap_or_default().into(),
+                number(raw, "policy_setup_timeout_seconds")
+                    .unwrap_or_default()
+                    .into(),
             ),
-            status_dir: text(raw, "endpoint_status_dir").unwrap_or(DEFAULT_STATUS_DIR).into(),
+            status_dir: text(raw, "endpoint_status_dir")
+                .unwrap_or(DEFAULT_STATUS_DIR)
+                .into(),
             interface_prefix: env("FELIX_INTERFACEPREFIX"),
         })
     }

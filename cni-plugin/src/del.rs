@@ -75,13 +75,21 @@ async fn release_own(
         now: now(),
     };
     progress(format!("waiting for {}", store.describe()));
-    let released =
-        allocator.release(&request, removal).await.map_err(|Failure(error)| error)?;
-    log(Level::Debug, &format!("{} gave back {:?}", identity.handle, released.addresses));
+    let released = allocator
+        .release(&request, removal)
+        .await
+        .map_err(|Failure(error)| error)?;
+    log(
+        Level::Debug,
+        &format!("{} gave back {:?}", identity.handle, released.addresses),
+    );
     if removal.has_legacy_handle {
         request.handle.clone_from(&identity.legacy_handle);
         request.interface = None;
-        allocator.release(&request, removal).await.map_err(|Failure(error)| error)?;
+        allocator
+            .release(&request, removal)
+            .await
+            .map_err(|Failure(error)| error)?;
     }
     Ok(())
 }

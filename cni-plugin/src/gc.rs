@@ -55,7 +55,11 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     if failures.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of the resources could not be removed: {}", failures.len(), failures[0]);
+    let message = format!(
+        "{} of the resources could not be removed: {}",
+        failures.len(),
+        failures[0]
+    );
     Err(Error::new(code::IO, message).with_details(failures.join("; ")))
 }
 
@@ -78,17 +82,19 @@ fn is_stale(endpoint: &WorkloadEndpoint, conf: &NetConf, began: Timestamp) -> bo
     let spec = &endpoint.spec;
     let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"))
         && spec.profiles.iter().any(|profile| profile == conf.name());
-    let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else { return false };
-    let created = endpoint.metadata.creation_timestamp.as_deref().and_then(Timestamp::parse_rfc3339);
+    let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else {
+        return false;
+    };
+    let created = endpoint
+        .metadata
+        .creation_timestamp
+        .as_deref()
+        .and_then(Timestamp::parse_rfc3339);
     ours && !conf.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
 }
 
 /// Carries out the DEL that the runtime never sent.
-async fn remove(
-    config: &Config,
-    call: &Request,
-    endpoint: &WorkloadEndpoint,
-) -> Result<(), Error> {
+async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
     let spec = &endpoint.spec;
     let mut gone = call.clone();
     gone.container_id = spec.container_id.clone().unwrap_or_default();
@@ -96,7 +102,10 @@ async fn remove(
     gone.netns = None;
     gone.args.pod_namespace = spec.pod.as_ref().and(endpoint.metadata.namespace.clone());
     gone.args.pod_name = spec.pod.clone();
-    log(Level::Info, &format!("GC removes {}/{}", gone.container_id, gone.ifname));
+    log(
+        Level::Info,
+        &format!("GC removes {}/{}", gone.container_id, gone.ifname),
+    );
     del::run(Ok(config), &gone).await
 }
 
@@ -116,18 +125,30 @@ async fn held<S: Store>(store: &S, node: &str) -> Result<Vec<Allocation>, Error>
         .collect();
     let mut blocks = Vec::new();
     for reads in reads.chunks(margay_store::MAX_OPS) {
-        let snapshot = store.read_many(reads).await.map_err(|error| from_store(&error))?;
+        let snapshot = store
+            .read_many(reads)
+            .await
+            .map_err(|error| from_store(&error))?;
         let entries = snapshot.answers.into_iter().filter_map(Answer::into_entry);
-        blocks.extend(entries.filter_map(|entry| serde_json::from_slice::<Block>(&entry.value).ok()));
+        blocks
+            .extend(entries.filter_map(|entry| serde_json::from_slice::<Block>(&entry.value).ok()));
     }
     Ok(allocations(&blocks).collect())
 }
 
 /// Whether an address is held for a container of the network that is on no list.
 fn is_leaked(allocation: &Allocation, node: &str, conf: &NetConf, began: Timestamp) -> bool {
-    let Some(container) = container_of(allocation, conf) else { return false };
-    let ifname = allocation.owner.get("ifname").map_or("eth0", String::as_str);
-    let at = allocation.owner.get("timestamp").and_then(|text| Timestamp::parse_go_string(text));
+    let Some(container) = container_of(allocation, conf) else {
+        return false;
+    };
+    let ifname = allocation
+        .owner
+        .get("ifname")
+        .map_or("eth0", String::as_str);
+    let at = allocation
+        .owner
+        .get("timestamp")
+        .and_then(|text| Timestamp::parse_go_string(text));
     allocation.owner.get("node").map(String::as_str) == Some(node)
         && !conf.keeps(container, ifname)
         && at.is_some_and(|at| is_old(at, began))
@@ -140,8 +161,14 @@ async fn give_back<S: Store>(
     now: Timestamp,
 ) -> Result<(), Error> {
     let handle = allocation.handle.clone().unwrap_or_default();
-    log(Level::Info, &format!("GC gives back {} of {handle}", allocation.address));
-    let ifname = allocation.owner.get("ifname").map_or("eth0", String::as_str);
+    log(
+        Level::Info,
+        &format!("GC gives back {} of {handle}", allocation.address),
+    );
+    let ifname = allocation
+        .owner
+        .get("ifname")
+        .map_or("eth0", String::as_str);
     let request = Release {
         node: node.to_owned(),
         handle,
@@ -149,7 +176,9 @@ async fn give_back<S: Store>(
         hints: vec![allocation.block],
         now,
     };
-    let released = Allocator::new(store).release(&request, &mut NoCompanion).await;
+    let released = Allocator::new(store)
+        .release(&request, &mut NoCompanion)
+        .await;
     released.map(|_| ()).map_err(|error| from_ipam(&error))
 }
 

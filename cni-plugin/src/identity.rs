@@ -39,10 +39,18 @@ impl Identity {
     /// Code 7 when the parts make no valid endpoint name.
     pub(crate) fn of(call: &Request, node: &str) -> Result<Self, Error> {
         let network = call.conf.name();
-        let pod = call.args.pod().map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
+        let pod = call
+            .args
+            .pod()
+            .map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()));
         let mut labels = BTreeMap::new();
         let mut namespace = DEFAULT_NAMESPACE.to_owned();
-        for (key, value) in call.conf.mesos().map(|info| info.labels).unwrap_or_default() {
+        for (key, value) in call
+            .conf
+            .mesos()
+            .map(|info| info.labels)
+            .unwrap_or_default()
+        {
             if key == NAMESPACE_LABEL {
                 namespace = sanitised(&value);
             } else {
@@ -97,16 +105,27 @@ impl Identity {
     /// Code 4 when the prefix (`FELIX_INTERFACEPREFIX`) makes no interface name.
     pub(crate) fn host_interfaces(&self, prefix: Option<&str>) -> Result<[String; 2], Error> {
         let prefix = prefix
-            .and_then(|list| list.split(',').map(str::trim).find(|prefix| !prefix.is_empty()))
+            .and_then(|list| {
+                list.split(',')
+                    .map(str::trim)
+                    .find(|prefix| !prefix.is_empty())
+            })
             .unwrap_or(DEFAULT_PREFIX);
         let id = self.container_id.as_str();
         let workload = match &self.pod {
-            Some((namespace, name)) => Workload::Pod { namespace, name, id },
+            Some((namespace, name)) => Workload::Pod {
+                namespace,
+                name,
+                id,
+            },
             None => Workload::Container { id },
         };
         let named = |workload: &Workload<'_>, ifname: &str| {
             host_interface(prefix, workload, ifname).map_err(|error| {
-                Error::new(code::INVALID_ENVIRONMENT, format!("FELIX_INTERFACEPREFIX: {error}"))
+                Error::new(
+                    code::INVALID_ENVIRONMENT,
+                    format!("FELIX_INTERFACEPREFIX: {error}"),
+                )
             })
         };
         // A name the first rule never gives: it hashes the interface only where that is not eth0.
@@ -172,7 +191,10 @@ mod tests {
 
     #[test]
     fn a_container_is_named_as_recorded() {
-        let call = call(&[], r#"{"cniVersion":"1.0.0","name":"calinet","type":"margay"}"#);
+        let call = call(
+            &[],
+            r#"{"cniVersion":"1.0.0","name":"calinet","type":"margay"}"#,
+        );
         let identity = Identity::of(&call, "cp-h1").unwrap();
         assert_eq!(
             identity.endpoint_key().path(),
@@ -204,7 +226,10 @@ mod tests {
     #[test]
     fn pods_keep_their_names() {
         let call = call(
-            &[("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0")],
+            &[(
+                "CNI_ARGS",
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0",
+            )],
             r#"{"cniVersion":"1.0.0","name":"net","type":"margay"}"#,
         );
         let identity = Identity::of(&call, "n1").unwrap();
@@ -215,7 +240,13 @@ mod tests {
 
     #[test]
     fn labels_are_sanitised() {
-        for (given, made) in [("a/b", "a.b"), ("a--b", "a.b"), ("-a.", "a"), ("a b", "a-b"), ("", "")] {
+        for (given, made) in [
+            ("a/b", "a.b"),
+            ("a--b", "a.b"),
+            ("-a.", "a"),
+            ("a b", "a-b"),
+            ("", ""),
+        ] {
             assert_eq!(sanitised(given), made, "{given}");
         }
     }

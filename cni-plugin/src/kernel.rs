@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::net::IpAddr;
 
-use margay_cni::error::{Error, code};
 use margay_cni::Request;
+use margay_cni::error::{Error, code};
 use margay_endpoint::{EndpointPlan, EndpointSpec, Problem, verify};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_netlink::{Error as KernelError, Namespace, Netlink, endpoint};
@@ -73,7 +73,11 @@ impl Kernel {
         identity: &Identity,
     ) -> Result<String, Error> {
         let [preferred, other] = names;
-        let held = self.host.link(&preferred).await.map_err(|error| from_kernel(&error))?;
+        let held = self
+            .host
+            .link(&preferred)
+            .await
+            .map_err(|error| from_kernel(&error))?;
         let ours = |alias: &str| alias == identity.mark.as_str();
         match held {
             Some(link) if !link.alias.as_deref().is_some_and(ours) => Ok(other),
@@ -86,7 +90,10 @@ impl Kernel {
     /// # Errors
     /// Code 105 when an interface is in the way, 107 for what the kernel refuses.
     pub(crate) async fn set_up(&self, plan: &EndpointPlan) -> Result<(), Fault> {
-        endpoint::setup(plan, &self.host, &self.container).await.map(|_| ()).map_err(Fault::Kernel)
+        endpoint::setup(plan, &self.host, &self.container)
+            .await
+            .map(|_| ())
+            .map_err(Fault::Kernel)
     }
 
     /// What differs between the plan and the kernel. `mac` is the container's, where a later plugin
@@ -121,7 +128,10 @@ pub(crate) async fn take_down(names: &[String], identity: &Identity) -> Result<(
             .await
             .map_err(|error| from_kernel(&error))?;
         if let endpoint::Removal::Foreign { alias } = removal {
-            log(Level::Debug, &format!("interface {name} belongs to {alias}; it stays"));
+            log(
+                Level::Debug,
+                &format!("interface {name} belongs to {alias}; it stays"),
+            );
         }
     }
     Ok(())
@@ -177,6 +187,9 @@ pub(crate) fn from_kernel(error: &KernelError) -> Error {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    let details = error.errno().map(|errno| format!("errno {}", errno as i32)).unwrap_or_default();
+    let details = error
+        .errno()
+        .map(|errno| format!("errno {}", errno as i32))
+        .unwrap_or_default();
     Error::new(code, text).with_details(details)
 }

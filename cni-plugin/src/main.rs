@@ -40,7 +40,10 @@ impl Plugin for Margay {
 
     fn undo(&self, request: &Request) {
         if let Err(error) = self.del(request) {
-            log(Level::Error, &format!("undoing an ADD nobody heard of: {error}"));
+            log(
+                Level::Error,
+                &format!("undoing an ADD nobody heard of: {error}"),
+            );
         }
     }
 
@@ -70,9 +73,14 @@ fn main() -> ExitCode {
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => runtime.block_on(future),
-        Err(error) => Err(Error::new(code::IO, format!("starting the runtime: {error}"))),
+        Err(error) => Err(Error::new(
+            code::IO,
+            format!("starting the runtime: {error}"),
+        )),
     }
 }

@@ -57,7 +57,16 @@ impl<'a> Recording<'a> {
         now: Timestamp,
         random: [[u8; 16]; 2],
     ) -> Self {
-        Self { identity, interface, mac, now, random, found: None, replaced: None, has_profile: false }
+        Self {
+            identity,
+            interface,
+            mac,
+            now,
+            random,
+            found: None,
+            replaced: None,
+            has_profile: false,
+        }
     }
 
     /// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
@@ -67,18 +76,28 @@ impl<'a> Recording<'a> {
         addresses: &[IpAddr],
     ) -> Result<(), Error> {
         for _ in 0..MOST_ATTEMPTS {
-            let snapshot =
-                store.read_many(&self.reads()).await.map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers).map_err(|failure| failure.0)?;
+            let snapshot = store
+                .read_many(&self.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            self.inspect(&snapshot.answers)
+                .map_err(|failure| failure.0)?;
             let writes = self.writes(addresses).map_err(|failure| failure.0)?;
-            match store.commit(&Batch { writes }).await.map_err(|error| from_store(&error))? {
+            match store
+                .commit(&Batch { writes })
+                .await
+                .map_err(|error| from_store(&error))?
+            {
                 Outcome::Committed(_) => return Ok(()),
                 Outcome::Conflict(_) => {}
             }
         }
         Err(Error::new(
             code::TRY_AGAIN_LATER,
-            format!("endpoint {} is being changed by others", self.identity.stored_name),
+            format!(
+                "endpoint {} is being changed by others",
+                self.identity.stored_name
+            ),
         ))
     }
 
@@ -101,7 +120,10 @@ impl<'a> Recording<'a> {
                 container_id: Some(identity.container_id.clone()),
                 pod: workload,
                 endpoint: Some(identity.name.endpoint.clone()),
-                ip_networks: addresses.iter().map(|address| Cidr::host(*address).to_string()).collect(),
+                ip_networks: addresses
+                    .iter()
+                    .map(|address| Cidr::host(*address).to_string())
+                    .collect(),
                 profiles: vec![identity.profile.clone()],
                 interface_name: Some(self.interface.to_owned()),
                 mac: Some(self.mac.clone()),
@@ -122,7 +144,10 @@ impl<'a> Recording<'a> {
             "labelsToApply": {name: ""},
         });
         let spec = serde_json::from_value(spec).map_err(|error| {
-            Error::new(code::INTERNAL, format!("profile {name} cannot be made: {error}"))
+            Error::new(
+                code::INTERNAL,
+                format!("profile {name} cannot be made: {error}"),
+            )
         })?;
         Ok(Profile::new(metadata, spec))
     }
@@ -141,7 +166,11 @@ impl Companion for Recording<'_> {
 
     fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
         let [cluster, endpoint, profile] = answers else {
-            return Err(Error::new(code::INTERNAL, "the store answered fewer reads than were sent").into());
+            return Err(Error::new(
+                code::INTERNAL,
+                "the store answered fewer reads than were sent",
+            )
+            .into());
         };
         datastore_ready(cluster.entries.first())?;
         self.has_profile = !profile.entries.is_empty();
@@ -185,27 +214,41 @@ pub(crate) struct Removal<'a> {
 
 impl<'a> Removal<'a> {
     pub(crate) fn new(identity: &'a Identity) -> Self {
-        Self { identity, found: None, has_legacy_handle: false }
+        Self {
+            identity,
+            found: None,
+            has_legacy_handle: false,
+        }
     }
 
     /// Removes the endpoint alone, whose addresses another IPAM plugin released.
     pub(crate) async fn commit<S: Store>(&mut self, store: &S) -> Result<(), Error> {
         for _ in 0..MOST_ATTEMPTS {
-            let snapshot =
-                store.read_many(&self.reads()).await.map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers).map_err(|failure| failure.0)?;
+            let snapshot = store
+                .read_many(&self.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            self.inspect(&snapshot.answers)
+                .map_err(|failure| failure.0)?;
             let writes = self.writes(&[]).map_err(|failure| failure.0)?;
             if writes.is_empty() {
                 return Ok(());
             }
-            match store.commit(&Batch { writes }).await.map_err(|error| from_store(&error))? {
+            match store
+                .commit(&Batch { writes })
+                .await
+                .map_err(|error| from_store(&error))?
+            {
                 Outcome::Committed(_) => return Ok(()),
                 Outcome::Conflict(_) => {}
             }
         }
         Err(Error::new(
             code::TRY_AGAIN_LATER,
-            format!("endpoint {} is being changed by others", self.identity.stored_name),
+            format!(
+                "endpoint {} is being changed by others",
+                self.identity.stored_name
+            ),
         ))
     }
 }
@@ -222,32 +265,51 @@ impl Companion for Removal<'_> {
 
     fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
         let [endpoint, legacy] = answers else {
-            return Err(Error::new(code::INTERNAL, "the store answered fewer reads than were sent").into());
+            return Err(Error::new(
+                code::INTERNAL,
+                "the store answered fewer reads than were sent",
+            )
+            .into());
         };
         self.has_legacy_handle = !legacy.entries.is_empty();
         // A record that cannot be read cannot tell whose it is, and is left to people.
-        self.found = endpoint.entries.first().map(decode).transpose()?.filter(|(held, _)| {
-            held.spec.container_id.as_deref().is_none_or(|id| id == self.identity.container_id)
-        });
+        self.found = endpoint
+            .entries
+            .first()
+            .map(decode)
+            .transpose()?
+            .filter(|(held, _)| {
+                held.spec
+                    .container_id
+                    .as_deref()
+                    .is_none_or(|id| id == self.identity.container_id)
+            });
         Ok(Proceed::Go)
     }
 
     fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        let delete = |(held, revision): &(WorkloadEndpoint, _)| Write::delete(held.key(), *revision);
+        let delete =
+            |(held, revision): &(WorkloadEndpoint, _)| Write::delete(held.key(), *revision);
         Ok(self.found.iter().map(delete).collect())
     }
 }
 
 impl ReleaseCompanion for Removal<'_> {
     fn also(&self) -> Vec<IpAddr> {
-        self.found.iter().flat_map(|(held, _)| addresses_of(held)).collect()
+        self.found
+            .iter()
+            .flat_map(|(held, _)| addresses_of(held))
+            .collect()
     }
 }
 
 /// The addresses that an endpoint records; texts that are none are passed over.
 pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
     let networks = endpoint.spec.ip_networks.iter();
-    networks.filter_map(|text| text.parse::<Cidr>().ok()).map(|cidr| cidr.address()).collect()
+    networks
+        .filter_map(|text| text.parse::<Cidr>().ok())
+        .map(|cidr| cidr.address())
+        .collect()
 }
 
 /// Refuses while the store is locked or was never initialised.
@@ -258,9 +320,8 @@ pub(crate) fn datastore_ready(entry: Option<&Entry>) -> Result<(), Error> {
             "the datastore is not initialised (no ClusterInformation); start margay-agent on a node",
         ));
     };
-    let cluster = ClusterInformation::decode(&entry.value).map_err(|error| {
-        Error::new(code::IO, format!("{} is damaged: {error}", entry.key))
-    })?;
+    let cluster = ClusterInformation::decode(&entry.value)
+        .map_err(|error| Error::new(code::IO, format!("{} is damaged: {error}", entry.key)))?;
     if cluster.spec.datastore_ready == Some(true) {
         return Ok(());
     }

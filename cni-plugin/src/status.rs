@@ -33,9 +33,9 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             let could = Allocator::new(&store).could_assign(&wanted).await;
             could.map_err(|error| not_available(from_ipam(&error)))
         }
-        Ipam::Delegate(plugin) => {
-            Delegate::find(plugin, call)?.call(call, Command::Status).map(|_| ())
-        }
+        Ipam::Delegate(plugin) => Delegate::find(plugin, call)?
+            .call(call, Command::Status)
+            .map(|_| ()),
     }
 }
 

@@ -51,10 +51,16 @@ impl AddressSettings {
     fn wants(&self) -> Vec<Want> {
         let mut wants = Vec::new();
         if self.ipv4 {
-            wants.push(Want::Auto { family: Family::V4, pools: self.ipv4_pools.clone() });
+            wants.push(Want::Auto {
+                family: Family::V4,
+                pools: self.ipv4_pools.clone(),
+            });
         }
         if self.ipv6 {
-            wants.push(Want::Auto { family: Family::V6, pools: self.ipv6_pools.clone() });
+            wants.push(Want::Auto {
+                family: Family::V6,
+                pools: self.ipv6_pools.clone(),
+            });
         }
         wants
     }
@@ -75,7 +81,10 @@ pub fn request(
     let wants = if requested.is_empty() {
         settings(&call.conf)?.wants()
     } else {
-        requested.iter().map(|requested| Want::Exact(requested.address)).collect()
+        requested
+            .iter()
+            .map(|requested| Want::Exact(requested.address))
+            .collect()
     };
     let mut owner = BTreeMap::new();
     if let Some((namespace, pod)) = call.args.pod() {
@@ -108,15 +117,21 @@ fn switch(ipam: &Map<String, Value>, key: &str, default: bool) -> Result<bool, E
         Some(Value::String(text)) if text.is_empty() => Ok(default),
         Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(true),
         Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(false),
-        Some(other) => {
-            Err(Error::invalid_key(&format!("ipam.{key}"), other, "give \"true\" or \"false\""))
-        }
+        Some(other) => Err(Error::invalid_key(
+            &format!("ipam.{key}"),
+            other,
+            "give \"true\" or \"false\"",
+        )),
     }
 }
 
 fn texts(ipam: &Map<String, Value>, key: &str) -> Vec<String> {
     let list = ipam.get(key).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -141,7 +156,10 @@ mod tests {
     fn nonsense_is_told() {
         let error = read(json!({"assign_ipv4": "maybe"})).unwrap_err();
         assert_eq!(error.code, code::INVALID_CONFIG);
-        assert!(error.msg.contains("ipam.assign_ipv4") && error.msg.contains("maybe"), "{error}");
+        assert!(
+            error.msg.contains("ipam.assign_ipv4") && error.msg.contains("maybe"),
+            "{error}"
+        );
         assert!(read(json!({"assign_ipv4": "false"})).is_err());
     }
 }

@@ -18,13 +18,21 @@ impl Hints {
     /// Hints of this node; `state_dir` of the configuration says where (default `/var/lib/margay`).
     pub fn of(conf: &Map<String, Value>, node: &str) -> Self {
         let directory = text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY);
-        Self { file: PathBuf::from(directory).join(format!("blocks-{}", node.replace('/', "_"))) }
+        Self {
+            file: PathBuf::from(directory).join(format!("blocks-{}", node.replace('/', "_"))),
+        }
     }
 
     /// The blocks; none when there is no file, or one that cannot be used.
     pub fn read(&self) -> Vec<Cidr> {
-        let Ok(content) = fs::read_to_string(&self.file) else { return Vec::new() };
-        content.lines().take(MOST).filter_map(|line| line.parse().ok()).collect()
+        let Ok(content) = fs::read_to_string(&self.file) else {
+            return Vec::new();
+        };
+        content
+            .lines()
+            .take(MOST)
+            .filter_map(|line| line.parse().ok())
+            .collect()
     }
 
     /// Remembers blocks, if they differ from what is remembered. Whatever goes wrong only costs the next
@@ -43,7 +51,9 @@ impl Hints {
             return;
         }
         let content: String = merged.iter().map(|cidr| format!("{cidr}\n")).collect();
-        let temporary = self.file.with_extension(format!("{}.tmp", std::process::id()));
+        let temporary = self
+            .file
+            .with_extension(format!("{}.tmp", std::process::id()));
         if let Some(directory) = self.file.parent() {
             let _ = fs::create_dir_all(directory);
         }

@@ -83,19 +83,35 @@ pub fn check(conf: &NetConf) -> Result<(), Error> {
     {
         check_strict(ipam.raw, "ipam", IPAM_KEYS)?;
     }
-    for (name, keys) in [("container_settings", CONTAINER_KEYS), ("policy", POLICY_KEYS)] {
+    for (name, keys) in [
+        ("container_settings", CONTAINER_KEYS),
+        ("policy", POLICY_KEYS),
+    ] {
         if let Some(Value::Object(object)) = raw.get(name) {
             check_strict(object, name, keys)?;
         }
     }
     let kubernetes = raw.get("policy").and_then(|policy| policy.get("type"));
     supported("policy.type", kubernetes, &[""], "leave it out")?;
-    supported("device_type", raw.get("device_type"), &["", "veth"], "use \"veth\"")?;
-    let dataplane = raw.get("dataplane_options").and_then(|options| options.get("type"));
+    supported(
+        "device_type",
+        raw.get("device_type"),
+        &["", "veth"],
+        "use \"veth\"",
+    )?;
+    let dataplane = raw
+        .get("dataplane_options")
+        .and_then(|options| options.get("type"));
     supported("dataplane_options.type", dataplane, &[""], "leave it out")?;
-    let gates = raw.get("readiness_gates").filter(|gates| gates.as_array().is_some_and(|g| !g.is_empty()));
+    let gates = raw
+        .get("readiness_gates")
+        .filter(|gates| gates.as_array().is_some_and(|g| !g.is_empty()));
     if gates.is_some() {
-        return Err(unsupported("readiness_gates", gates, "use STATUS, which asks for the same"));
+        return Err(unsupported(
+            "readiness_gates",
+            gates,
+            "use STATUS, which asks for the same",
+        ));
     }
     Ok(())
 }

@@ -39,10 +39,7 @@ impl Settings {
     ///
     /// # Errors
     /// Code 7 or 110, naming the key, its value and the remedy.
-    pub fn read(
-        conf: &NetConf,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Error> {
+    pub fn read(conf: &NetConf, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         check(conf)?;
         Ok(Self {
             network: conf.name().to_owned(),
@@ -54,7 +51,9 @@ impl Settings {
 
 /// A string value; `None` when absent, `null` or empty. Types have been checked.
 pub fn text<'a>(conf: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    conf.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+    conf.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
 }
 
 /// A boolean value; false when absent.
@@ -64,5 +63,7 @@ pub fn flag(conf: &Map<String, Value>, key: &str) -> bool {
 
 /// A number; `None` when absent or too large for 32 bits.
 pub fn number(conf: &Map<String, Value>, key: &str) -> Option<u32> {
-    conf.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+    conf.get(key)
+        .and_then(Value::as_u64)
+        .and_then(|number| u32::try_from(number).ok())
 }

@@ -51,11 +51,18 @@ impl NodeSettings {
             Err(error) => {
                 return Err(Error::new(
                     code::IO,
-                    format!("key \"nodename_file\": reading {}: {error}", self.file.display()),
+                    format!(
+                        "key \"nodename_file\": reading {}: {error}",
+                        self.file.display()
+                    ),
                 ));
             }
         };
-        Ok(self.name.clone().or(written).unwrap_or_else(|| self.last_resort()))
+        Ok(self
+            .name
+            .clone()
+            .or(written)
+            .unwrap_or_else(|| self.last_resort()))
     }
 
     /// The node's name for verbs that must not fail: as [`NodeSettings::name`], a missing file passed over.
@@ -64,7 +71,10 @@ impl NodeSettings {
             let content = fs::read_to_string(&self.file).ok()?;
             Some(content.trim().to_owned()).filter(|name| !name.is_empty())
         };
-        self.name.clone().or_else(written).unwrap_or_else(|| self.last_resort())
+        self.name
+            .clone()
+            .or_else(written)
+            .unwrap_or_else(|| self.last_resort())
     }
 
     /// The MTU that the agent wrote beside the node's name, in bytes.
@@ -72,19 +82,29 @@ impl NodeSettings {
     /// # Errors
     /// The file is there, but holds no number (code 5).
     pub fn mtu(&self) -> Result<Option<u32>, Error> {
-        let file = self.file.parent().unwrap_or_else(|| Path::new("/")).join("mtu");
+        let file = self
+            .file
+            .parent()
+            .unwrap_or_else(|| Path::new("/"))
+            .join("mtu");
         let content = match fs::read_to_string(&file) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(Error::new(code::IO, format!("reading {}: {error}", file.display())));
+                return Err(Error::new(
+                    code::IO,
+                    format!("reading {}: {error}", file.display()),
+                ));
             }
         };
         match content.trim().parse() {
             Ok(mtu) => Ok(Some(mtu)),
             Err(_) => Err(Error::new(
                 code::IO,
-                format!("{} holds no number; restart margay-agent, which writes it", file.display()),
+                format!(
+                    "{} holds no number; restart margay-agent, which writes it",
+                    file.display()
+                ),
             )),
         }
     }

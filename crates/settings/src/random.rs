@@ -9,7 +9,11 @@ use margay_model::time::Timestamp;
 
 /// The time.
 pub fn now() -> Timestamp {
-    Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    Timestamp::from_epoch(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
 }
 
 /// Random bytes of the kernel.
