@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use margay_call::{Hints, from_store, now, open, random, request};
 use margay_cni::error::Error;
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
@@ -15,7 +16,6 @@ use margay_model::resource::pool::IPPool;
 use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
-use margay_settings::{Hints, from_store, now, random, request};
 use margay_store::Store;
 
 use crate::config::{Config, Ipam, netns};
@@ -23,7 +23,6 @@ use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
 use crate::record::{Failure, Recording, addresses_of};
-use crate::store::open;
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]

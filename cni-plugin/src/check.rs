@@ -2,21 +2,18 @@
 
 use std::net::IpAddr;
 
+use margay_call::{check_addresses, from_store, open};
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ResultDoc};
-use margay_ipam_core::{block, handle};
 use margay_model::Key;
-use margay_model::ipam::{Block, Handle};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_plugin::{Delegate, progress};
-use margay_settings::from_store;
 use margay_store::{Answer, Read, Store};
 
 use crate::config::{Config, Ipam};
 use crate::identity::Identity;
 use crate::kernel::{Kernel, plan, recorded_mac};
 use crate::record::addresses_of;
-use crate::store::open;
 
 /// Carries out a CHECK.
 ///
@@ -42,7 +39,9 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     let addresses = addresses_of(&endpoint);
     check_result(&previous, &identity, &addresses)?;
     match &config.ipam {
-        Ipam::Own => check_addresses(&store, &identity, answers.next(), &addresses).await?,
+        Ipam::Own => {
+            check_addresses(&store, &identity.handle, answers.next(), &addresses).await?;
+        }
         Ipam::Delegate(plugin) => {
             Delegate::find(plugin, call)?.call(call, Command::Check)?;
         }
@@ -106,48 +105,6 @@ fn check_result(
         ))),
         None => Ok(()),
     }
-}
-
-/// Each address is assigned, and to this container.
-async fn check_addresses<S: Store>(
-    store: &S,
-    identity: &Identity,
-    answer: Option<Answer>,
-    addresses: &[IpAddr],
-) -> Result<(), Error> {
-    let missing = || failed(format!("handle {} holds no address", identity.handle));
-    let entry = answer.and_then(Answer::into_entry).ok_or_else(missing)?;
-    let counted: Handle = serde_json::from_slice(&entry.value)
-        .map_err(|error| failed(format!("{} is damaged: {error}", entry.key)))?;
-    let reads: Vec<Read> = handle::blocks(&counted)
-        .map(|cidr| Read::Get(Key::Block(cidr)))
-        .collect();
-    let snapshot = store
-        .read_many(&reads)
-        .await
-        .map_err(|error| from_store(&error))?;
-    let blocks: Vec<Block> = snapshot
-        .answers
-        .into_iter()
-        .filter_map(Answer::into_entry)
-        .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
-        .collect();
-    for address in addresses {
-        let held = blocks
-            .iter()
-            .find_map(|held| block::attribute(held, *address));
-        let holder = held
-            .and_then(|attribute| attribute.handle_id.as_deref())
-            .map(handle::id);
-        if holder != Some(&*identity.handle) {
-            let holder = holder.unwrap_or("nobody");
-            return Err(failed(format!(
-                "address {address} is assigned to {holder}, not to {}",
-                identity.handle
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The container's MAC address as the whole chain left it.

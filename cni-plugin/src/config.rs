@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use margay_call::{OWN_IPAM_TYPES, Settings, flag, number, text};
 use margay_cni::error::{Error, code};
 use margay_cni::{NetConf, Request};
-use margay_settings::{OWN_IPAM_TYPES, Settings, flag, number, text};
 
 /// Settings of one call.
 #[derive(Clone, Debug)]
@@ -102,11 +102,6 @@ impl Config {
         }
         Ok(written)
     }
-}
-
-/// A variable of the process's environment.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The namespace a verb needs.

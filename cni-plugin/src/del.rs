@@ -1,18 +1,17 @@
 //! DEL: interfaces first, so that nothing sends from an address that is free again; then the record and its
 //! addresses, in one commit.
 
+use margay_call::{Hints, environment, now, open};
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
 use margay_datastore::Datastore;
 use margay_ipam_core::{Allocator, Release};
 use margay_plugin::{Delegate, Level, log, progress};
-use margay_settings::{Hints, now};
 
-use crate::config::{Config, Ipam, environment};
+use crate::config::{Config, Ipam};
 use crate::identity::Identity;
 use crate::kernel::take_down;
 use crate::record::{Failure, Removal};
-use crate::store::open;
 
 /// Carries out a DEL. What is not there is no error.
 ///

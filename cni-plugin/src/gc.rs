@@ -4,22 +4,17 @@
 //! is removed only when it was assigned well before this call began, so that an ADD that runs beside it is
 //! safe whatever the runtime promises.
 
+use margay_call::{from_store, give_back_leaks, is_old, now, open};
 use margay_cni::error::{Error, code};
-use margay_cni::{Command, NetConf, Request, ValidAttachments};
-use margay_ipam_core::audit::{Allocation, allocations};
-use margay_ipam_core::{Allocator, NoCompanion, Release};
-use margay_model::ipam::Block;
-use margay_model::key::Owner;
+use margay_cni::{Command, Request, ValidAttachments};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
-use margay_model::{Key, Kind, Prefix};
+use margay_model::{Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
-use margay_settings::{from_ipam, from_store, now};
-use margay_store::{Answer, Read, Store};
+use margay_store::Store;
 
 use crate::config::{Config, Ipam};
 use crate::del;
-use crate::store::open;
 
 /// Carries out a GC. Goes on after failures and reports them all at the end.
 ///
@@ -38,18 +33,14 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         progress(format!("waiting for {}", store.describe()));
         let began = now();
         for endpoint in endpoints(&store, &node).await? {
-            if is_stale(&endpoint, &call.conf, began) {
+            if is_stale(&endpoint, call.conf.name(), &valid, began) {
                 let gone = remove(config, call, &endpoint).await;
                 failures.extend(gone.err().map(|error| error.to_string()));
             }
         }
         if config.ipam == Ipam::Own {
-            for allocation in held(&store, &node).await? {
-                if is_leaked(&allocation, &node, &call.conf, began) {
-                    let gone = give_back(&store, &node, &allocation, began).await;
-                    failures.extend(gone.err().map(|error| error.to_string()));
-                }
-            }
+            let failed = give_back_leaks(&store, &node, call.conf.name(), &valid, began).await?;
+            failures.extend(failed.iter().map(ToString::to_string));
         }
     }
     if failures.is_empty() {
@@ -78,10 +69,15 @@ async fn endpoints<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEndpoi
 }
 
 /// Whether an endpoint belongs to the network, is not on the list, and is no newcomer.
-fn is_stale(endpoint: &WorkloadEndpoint, conf: &NetConf, began: Timestamp) -> bool {
+fn is_stale(
+    endpoint: &WorkloadEndpoint,
+    network: &str,
+    valid: &ValidAttachments,
+    began: Timestamp,
+) -> bool {
     let spec = &endpoint.spec;
     let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"))
-        && spec.profiles.iter().any(|profile| profile == conf.name());
+        && spec.profiles.iter().any(|profile| profile == network);
     let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else {
         return false;
     };
@@ -90,7 +86,7 @@ fn is_stale(endpoint: &WorkloadEndpoint, conf: &NetConf, began: Timestamp) -> bo
         .creation_timestamp
         .as_deref()
         .and_then(Timestamp::parse_rfc3339);
-    ours && !conf.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
+    ours && !valid.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
 }
 
 /// Carries out the DEL that the runtime never sent.
@@ -100,7 +96,10 @@ async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) ->
     gone.container_id = spec.container_id.clone().unwrap_or_default();
     gone.ifname = spec.endpoint.clone().unwrap_or_default();
     gone.netns = None;
-    gone.args.pod_namespace = spec.pod.as_ref().and(endpoint.metadata.namespace.clone());
+    gone.args.pod_namespace = spec
+        .pod
+        .as_ref()
+        .and_then(|_| endpoint.metadata.namespace.clone());
     gone.args.pod_name = spec.pod.clone();
     log(
         Level::Info,
@@ -108,88 +107,3 @@ async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) ->
     );
     del::run(Ok(config), &gone).await
 }
-
-/// What the node's blocks hold.
-async fn held<S: Store>(store: &S, node: &str) -> Result<Vec<Allocation>, Error> {
-    let affinities = store
-        .list(&Prefix::Affinities(Owner::Host(node.to_owned())))
-        .await
-        .map_err(|error| from_store(&error))?;
-    let reads: Vec<Read> = affinities
-        .entries
-        .iter()
-        .filter_map(|entry| match &entry.key {
-            Key::Affinity(_, cidr) => Some(Read::Get(Key::Block(*cidr))),
-            _ => None,
-        })
-        .collect();
-    let mut blocks = Vec::new();
-    for reads in reads.chunks(margay_store::MAX_OPS) {
-        let snapshot = store
-            .read_many(reads)
-            .await
-            .map_err(|error| from_store(&error))?;
-        let entries = snapshot.answers.into_iter().filter_map(Answer::into_entry);
-        blocks
-            .extend(entries.filter_map(|entry| serde_json::from_slice::<Block>(&entry.value).ok()));
-    }
-    Ok(allocations(&blocks).collect())
-}
-
-/// Whether an address is held for a container of the network that is on no list.
-fn is_leaked(allocation: &Allocation, node: &str, conf: &NetConf, began: Timestamp) -> bool {
-    let Some(container) = container_of(allocation, conf) else {
-        return false;
-    };
-    let ifname = allocation
-        .owner
-        .get("ifname")
-        .map_or("eth0", String::as_str);
-    let at = allocation
-        .owner
-        .get("timestamp")
-        .and_then(|text| Timestamp::parse_go_string(text));
-    allocation.owner.get("node").map(String::as_str) == Some(node)
-        && !conf.keeps(container, ifname)
-        && at.is_some_and(|at| is_old(at, began))
-}
-
-async fn give_back<S: Store>(
-    store: &S,
-    node: &str,
-    allocation: &Allocation,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let handle = allocation.handle.clone().unwrap_or_default();
-    log(
-        Level::Info,
-        &format!("GC gives back {} of {handle}", allocation.address),
-    );
-    let ifname = allocation
-        .owner
-        .get("ifname")
-        .map_or("eth0", String::as_str);
-    let request = Release {
-        node: node.to_owned(),
-        handle,
-        interface: Some(ifname.to_owned()),
-        hints: vec![allocation.block],
-        now,
-    };
-    let released = Allocator::new(store)
-        .release(&request, &mut NoCompanion)
-        .await;
-    released.map(|_| ()).map_err(|error| from_ipam(&error))
-}
-
-fn container_of<'a>(allocation: &'a Allocation, conf: &NetConf) -> Option<&'a str> {
-    let rest = allocation.handle.as_deref()?.strip_prefix(conf.name())?;
-    rest.strip_prefix('.')
-}
-
-fn is_old(at: Timestamp, began: Timestamp) -> bool {
-    at.seconds + NEWCOMER <= began.seconds
-}
-
-/// Seconds for which something assigned is left alone.
-const NEWCOMER: u64 = 60;

@@ -9,16 +9,15 @@ mod identity;
 mod kernel;
 mod record;
 mod status;
-mod store;
 
-use std::future::Future;
 use std::process::ExitCode;
 
-use margay_cni::error::{Error, code};
+use margay_call::{block_on, environment};
+use margay_cni::error::Error;
 use margay_cni::{Request, ResultDoc};
 use margay_plugin::{Level, Plugin, log};
 
-use crate::config::{Config, environment};
+use crate::config::Config;
 
 /// The plugin.
 #[derive(Debug)]
@@ -70,17 +69,4 @@ impl Plugin for Margay {
 
 fn main() -> ExitCode {
     margay_plugin::run(&Margay)
-}
-
-fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(future),
-        Err(error) => Err(Error::new(
-            code::IO,
-            format!("starting the runtime: {error}"),
-        )),
-    }
 }

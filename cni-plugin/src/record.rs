@@ -2,15 +2,14 @@
 
 use std::net::IpAddr;
 
+use margay_call::{datastore_ready, from_ipam, from_store};
 use margay_cni::error::{Error, code};
 use margay_ipam_core::allocator::Proceed;
 use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
-use margay_model::resource::cluster::ClusterInformation;
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Key, Kind, Metadata, uid};
-use margay_settings::{from_ipam, from_store};
 use margay_store::{Answer, Batch, Entry, Outcome, Read, Store, Write};
 
 use crate::identity::Identity;
@@ -310,25 +309,6 @@ pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
         .filter_map(|text| text.parse::<Cidr>().ok())
         .map(|cidr| cidr.address())
         .collect()
-}
-
-/// Refuses while the store is locked or was never initialised.
-pub(crate) fn datastore_ready(entry: Option<&Entry>) -> Result<(), Error> {
-    let Some(entry) = entry else {
-        return Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            "the datastore is not initialised (no ClusterInformation); start margay-agent on a node",
-        ));
-    };
-    let cluster = ClusterInformation::decode(&entry.value)
-        .map_err(|error| Error::new(code::IO, format!("{} is damaged: {error}", entry.key)))?;
-    if cluster.spec.datastore_ready == Some(true) {
-        return Ok(());
-    }
-    Err(Error::new(
-        code::TRY_AGAIN_LATER,
-        "the datastore is locked (datastoreReady is not true); a migration is going on, try again later",
-    ))
 }
 
 fn decode(entry: &Entry) -> Result<(WorkloadEndpoint, margay_store::Revision), Error> {

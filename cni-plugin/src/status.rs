@@ -1,16 +1,14 @@
 //! STATUS: whether an ADD would succeed now.
 
+use margay_call::{Hints, datastore_ready, from_ipam, from_store, now, open, request};
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request};
 use margay_ipam_core::Allocator;
 use margay_model::{Key, Kind};
 use margay_plugin::{Delegate, progress};
-use margay_settings::{Hints, from_ipam, from_store, now, request};
 use margay_store::Store;
 
 use crate::config::{Config, Ipam};
-use crate::record::datastore_ready;
-use crate::store::open;
 
 /// Carries out a STATUS.
 ///

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use margay_store_etcd::{Etcd, Login, Settings, Tls};
+use margay_store_etcd::{Etcd, Settings, Tls};
 use serde_json::{Map, Value};
 
 use crate::endpoint;
@@ -27,7 +27,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// An etcd cluster.
-    Etcd(EtcdConfig),
+    Etcd(Box<EtcdConfig>),
     /// One file.
     Sqlite {
         /// The file.
@@ -155,7 +155,9 @@ impl Config {
         let kind = lookup.text(Setting::Type)?;
         let named = kind.as_ref().map_or("", |(_, value)| value.as_str());
         let backend = match named {
-            "etcdv3" | "" if endpoints.is_some() => Backend::Etcd(lookup.etcd(endpoints)?),
+            "etcdv3" | "" if endpoints.is_some() => {
+                Backend::Etcd(Box::new(lookup.etcd(endpoints)?))
+            }
             "etcdv3" => {
                 let key = lookup.first_name(Setting::Endpoints);
                 let remedy =
@@ -200,10 +202,7 @@ impl EtcdConfig {
         let settings = Settings {
             endpoints: self.endpoints.clone(),
             tls: self.tls()?,
-            login: self
-                .login
-                .clone()
-                .map(|(user, password)| Login { user, password }),
+            login: self.login.clone(),
             deadline,
         };
         Etcd::new(settings).map_err(|error| {

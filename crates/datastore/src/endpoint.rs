@@ -56,12 +56,9 @@ fn parse(key: &str, endpoint: &str) -> Result<String, ConfigError> {
     if authority.contains(['/', '?', '#']) || authority.chars().any(char::is_whitespace) {
         return wrong("the endpoint has more than host and port");
     }
+    // The last colon parts the port, unless it belongs to a bare or bracketed IPv6 address.
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port))
-            if !host.ends_with(':') && !(host.contains(':') && !host.ends_with(']')) =>
-        {
-            (host, Some(port))
-        }
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
     if host.is_empty() {

@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 
 /// Where a certificate or key comes from.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Pem {
+pub(crate) enum Pem {
     /// A file.
     File(std::path::PathBuf),
     /// The text itself.

@@ -110,7 +110,9 @@ pub fn unescape_id(id: &str) -> String {
 /// `<namespace>/<workload>` and endpoint, each escaped as a URL path segment (RFC 3986 section 3.3), joined by
 /// blanks.
 pub fn status_file(orchestrator: &str, workload: &str, endpoint: &str) -> String {
-    [orchestrator, workload, endpoint].map(path_segment).join(" ")
+    [orchestrator, workload, endpoint]
+        .map(path_segment)
+        .join(" ")
 }
 
 /// Percent-encodes what may not stand in a path segment, and `;` and `,`, as Go's `url.PathEscape` does.
@@ -154,7 +156,10 @@ mod tests {
 
     #[test]
     fn status_files_are_named_as_recorded() {
-        assert_eq!(status_file("cni", "default/ctr 1", "eth0"), "cni default%2Fctr%201 eth0");
+        assert_eq!(
+            status_file("cni", "default/ctr 1", "eth0"),
+            "cni default%2Fctr%201 eth0"
+        );
     }
 
     #[test]

@@ -1,22 +1,27 @@
-//! What the two plugins share: the settings of a call, the addresses it asks for, and how failures become
-//! CNI errors.
+//! One CNI call as both plugins see it: its settings, its store, its addresses, and failures as CNI errors.
 //!
 //! Keys are those that Calico's users know; `docs/configuration.md` lists them all. Everything is checked
 //! before anything is done.
 
 mod addresses;
 mod failure;
+mod held;
 mod hints;
 mod keys;
 mod node;
+mod process;
 mod random;
+mod store;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store};
+pub use held::{check_addresses, give_back_leaks, is_old};
 pub use hints::Hints;
 pub use keys::{KEYS, check};
 pub use node::NodeSettings;
+pub use process::{block_on, environment};
 pub use random::{now, random};
+pub use store::{datastore_ready, open};
 
 use margay_cni::NetConf;
 use margay_cni::error::Error;
