@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use margay_store_etcd::{Etcd, Settings, Tls};
+use margay_store_etcd::{Etcd, Options, Tls};
 use serde_json::{Map, Value};
 
 use crate::endpoint;
@@ -199,36 +199,34 @@ impl EtcdConfig {
     /// # Errors
     /// A certificate or key cannot be read or used.
     pub(crate) fn open(&self, deadline: Duration) -> Result<Etcd, ConfigError> {
-        let settings = Settings {
+        Ok(Etcd::new(Options {
             endpoints: self.endpoints.clone(),
             tls: self.tls()?,
-            login: self.login.clone(),
+            user: self.login.clone(),
             deadline,
-        };
-        Etcd::new(settings).map_err(|error| {
-            let key = self.ca.as_ref().map_or("etcd_endpoints", |(key, _)| key);
-            let remedy = "correct the endpoints and certificates";
-            ConfigError::new(key, &self.endpoints.join(","), &error.to_string(), remedy)
-        })
+        }))
     }
 
-    fn tls(&self) -> Result<Option<Tls>, ConfigError> {
-        let secure = self
-            .endpoints
-            .iter()
-            .any(|endpoint| endpoint.starts_with("https://"));
+    fn tls(&self) -> Result<Tls, ConfigError> {
         let load = |part: &Option<(String, Pem)>, content| {
             part.as_ref()
                 .map(|(key, pem)| pem.load(key, content))
                 .transpose()
         };
-        let ca_pem = load(&self.ca, Content::Certificate)?;
+        let authorities = load(&self.ca, Content::Certificate)?;
         let certificate = load(&self.certificate, Content::Certificate)?;
         let key = load(&self.key, Content::Key)?;
-        Ok(secure.then(|| Tls {
-            ca_pem,
+        if self
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.starts_with("http://"))
+        {
+            return Ok(Tls::default());
+        }
+        Ok(Tls {
+            authorities,
             identity: certificate.zip(key),
-        }))
+        })
     }
 }
 

@@ -23,12 +23,7 @@ pub use config::{Backend, Config, ConfigError, DEFAULT_STORE_PATH, EtcdConfig};
 #[derive(Clone, Debug)]
 pub enum Datastore {
     /// An etcd cluster.
-    Etcd {
-        /// Its client.
-        store: Etcd,
-        /// Its endpoints, for people.
-        endpoints: String,
-    },
+    Etcd(Etcd),
     /// One file.
     Sqlite(Sqlite),
 }
@@ -41,17 +36,14 @@ impl Datastore {
     pub fn open(config: &Config) -> Result<Self, ConfigError> {
         match &config.backend {
             Backend::Sqlite { path } => Ok(Self::Sqlite(Sqlite::new(path, config.deadline))),
-            Backend::Etcd(etcd) => Ok(Self::Etcd {
-                store: etcd.open(config.deadline)?,
-                endpoints: etcd.endpoints.join(","),
-            }),
+            Backend::Etcd(etcd) => Ok(Self::Etcd(etcd.open(config.deadline)?)),
         }
     }
 
     /// What the store is, in a few words for messages: never with credentials.
     pub fn describe(&self) -> String {
         match self {
-            Self::Etcd { endpoints, .. } => format!("etcd at {endpoints}"),
+            Self::Etcd(store) => format!("etcd at {}", store.target()),
             Self::Sqlite(store) => format!("the embedded store {}", store.path().display()),
         }
     }
@@ -60,7 +52,7 @@ impl Datastore {
 impl Store for Datastore {
     async fn read_many(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.read_many(reads).await,
+            Self::Etcd(store) => store.read_many(reads).await,
             Self::Sqlite(store) => store.read_many(reads).await,
         }
     }
@@ -73,42 +65,42 @@ impl Store for Datastore {
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.list_page(prefix, after, limit, at).await,
+            Self::Etcd(store) => store.list_page(prefix, after, limit, at).await,
             Self::Sqlite(store) => store.list_page(prefix, after, limit, at).await,
         }
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Outcome, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.commit(batch).await,
+            Self::Etcd(store) => store.commit(batch).await,
             Self::Sqlite(store) => store.commit(batch).await,
         }
     }
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.watch(prefix, after).await,
+            Self::Etcd(store) => store.watch(prefix, after).await,
             Self::Sqlite(store) => store.watch(prefix, after).await,
         }
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.grant_lease(ttl).await,
+            Self::Etcd(store) => store.grant_lease(ttl).await,
             Self::Sqlite(store) => store.grant_lease(ttl).await,
         }
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.keep_alive(lease).await,
+            Self::Etcd(store) => store.keep_alive(lease).await,
             Self::Sqlite(store) => store.keep_alive(lease).await,
         }
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
         match self {
-            Self::Etcd { store, .. } => store.revoke_lease(lease).await,
+            Self::Etcd(store) => store.revoke_lease(lease).await,
             Self::Sqlite(store) => store.revoke_lease(lease).await,
         }
     }
