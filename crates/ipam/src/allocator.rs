@@ -165,23 +165,8 @@ impl<'s, S: Store> Allocator<'s, S> {
         request: &Request,
         companion: &mut C,
     ) -> Result<Assignment, C::Error> {
-        let mut owner = request.owner.clone();
-        owner.insert("node".to_owned(), request.node.clone());
-        owner.insert("timestamp".to_owned(), request.now.go_string());
-        if request.interface != FIRST_INTERFACE {
-            owner.insert(INTERFACE.to_owned(), request.interface.clone());
-        }
-        let demand = Demand {
-            node: &request.node,
-            handle: &request.handle,
-            interface: &request.interface,
-            owner: &owner,
-            wants: &request.wants,
-            purpose: request.purpose,
-            max_blocks: request.max_blocks,
-            namespace_labels: request.namespace_labels.as_ref(),
-            now: request.now,
-        };
+        let owner = owner_facts(request);
+        let demand = demand(request, &owner);
         let mut attempts = Attempts::new(&request.node);
         loop {
             let mut view = View::default();
@@ -249,6 +234,29 @@ impl<'s, S: Store> Allocator<'s, S> {
         }
     }
 
+    /// Whether [`Allocator::assign`] would succeed now, without writing anything.
+    ///
+    /// # Errors
+    /// What it would answer.
+    pub async fn could_assign(&self, request: &Request) -> Result<(), IpamError> {
+        let owner = owner_facts(request);
+        let demand = demand(request, &owner);
+        let mut view = View::default();
+        let reads = plan::first_reads(&demand, &request.hints);
+        self.begin(&mut view, demand.node, reads, &mut NoCompanion)
+            .await?;
+        loop {
+            match plan::next(&view, &demand) {
+                Step::Fail(error) => return Err(error),
+                Step::Commit(_) => return Ok(()),
+                Step::Read(reads) => {
+                    let snapshot = self.store.read_many(&reads).await?;
+                    absorb(&mut view, demand.node, &reads, snapshot)?;
+                }
+            }
+        }
+    }
+
     /// The first round trip: the allocator's reads and the companion's.
     pub(crate) async fn begin<C: Companion>(
         &self,
@@ -287,6 +295,31 @@ impl<'s, S: Store> Allocator<'s, S> {
             }
         }
         Ok(true)
+    }
+}
+
+/// What is stored with each address.
+fn owner_facts(request: &Request) -> BTreeMap<String, String> {
+    let mut owner = request.owner.clone();
+    owner.insert("node".to_owned(), request.node.clone());
+    owner.insert("timestamp".to_owned(), request.now.go_string());
+    if request.interface != FIRST_INTERFACE {
+        owner.insert(INTERFACE.to_owned(), request.interface.clone());
+    }
+    owner
+}
+
+fn demand<'a>(request: &'a Request, owner: &'a BTreeMap<String, String>) -> Demand<'a> {
+    Demand {
+        node: &request.node,
+        handle: &request.handle,
+        interface: &request.interface,
+        owner,
+        wants: &request.wants,
+        purpose: request.purpose,
+        max_blocks: request.max_blocks,
+        namespace_labels: request.namespace_labels.as_ref(),
+        now: request.now,
     }
 }
 

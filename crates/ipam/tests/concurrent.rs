@@ -1,6 +1,10 @@
 //! Many nodes at once, with lost requests and answers: no two endpoints share an address, and nothing leaks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

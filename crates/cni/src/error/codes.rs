@@ -59,6 +59,8 @@ pub mod code {
     pub const POLICY_NOT_PROGRAMMED: u32 = 109;
     /// The settings that lead to the datastore cannot be used.
     pub const DATASTORE_SETTINGS: u32 = 110;
+    /// What CHECK found is not what ADD left.
+    pub const CHECK_FAILED: u32 = 111;
     /// A defect of the program.
     pub const INTERNAL: u32 = 999;
 }
@@ -196,6 +198,12 @@ pub const CODES: &[CodeEntry] = &[
         name: "datastore settings unusable",
         meaning: "a certificate, key or address of the datastore's settings cannot be used",
         remedy: "correct the file or key that the message names",
+    },
+    CodeEntry {
+        code: code::CHECK_FAILED,
+        name: "check failed",
+        meaning: "the endpoint's record, addresses, interfaces or routes are not as ADD left them",
+        remedy: "remove the container and make it anew; the details list everything that differs",
     },
     CodeEntry {
         code: code::INTERNAL,
