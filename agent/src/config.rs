@@ -90,7 +90,7 @@ pub struct DefaultPool {
 }
 
 /// Settings that the cluster's FelixConfiguration may give as well; `None` where nothing is said.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tunables {
     /// Prefixes of the names of workloads' interfaces.
     pub interface_prefixes: Option<Vec<String>>,

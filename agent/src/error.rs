@@ -55,9 +55,6 @@ pub enum AgentError {
     /// The store.
     #[error(transparent)]
     Store(#[from] margay_store::StoreError),
-    /// Resources in the store.
-    #[error(transparent)]
-    Resources(#[from] margay_resources::ResourceError),
     /// Where the store is.
     #[error(transparent)]
     Datastore(#[from] margay_datastore::ConfigError),
