@@ -10,10 +10,15 @@ use std::time::Duration;
 
 use margay_model::{Key, Prefix};
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod error;
+pub mod memory;
+mod random;
 pub mod types;
 
 pub use error::StoreError;
+pub use memory::Memory;
 pub use types::{
     Answer, Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Page, Read, Revision,
     Snapshot, Watch, Write,

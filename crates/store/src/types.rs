@@ -1,10 +1,13 @@
 //! Values that cross the store's interface.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::task::{Context, Poll};
 
 use margay_model::{Key, Prefix};
 use tokio::sync::mpsc;
 
+use crate::MAX_OPS;
 use crate::error::StoreError;
 
 /// A revision of the store; every commit that writes raises it. 0 is before the first.
@@ -153,6 +156,14 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Result<Changes, StoreError>> {
         self.receiver.recv().await
     }
+
+    /// [`Watch::next`] for callers that poll several watches at once.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Changes, StoreError>>> {
+        self.receiver.poll_recv(context)
+    }
 }
 
 impl Answer {
@@ -182,6 +193,19 @@ impl Batch {
     /// Adds a write.
     pub fn push(&mut self, write: Write) {
         self.writes.push(write);
+    }
+
+    /// Why no store takes this batch: too many writes, or a key that occurs twice.
+    pub fn problem(&self) -> Option<String> {
+        if self.writes.len() > MAX_OPS {
+            let count = self.writes.len();
+            return Some(format!(
+                "{count} writes in one batch; at most {MAX_OPS} are allowed"
+            ));
+        }
+        let mut seen = HashSet::new();
+        let twice = self.writes.iter().find(|write| !seen.insert(&write.key))?;
+        Some(format!("{} occurs twice in one batch", twice.key))
     }
 
     /// A batch of these writes.
@@ -253,6 +277,24 @@ impl Write {
             key,
             condition: Condition::Absent,
             op: Op::Check,
+        }
+    }
+}
+
+impl Change {
+    /// The key that changed.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Delete(key, _) => key,
+        }
+    }
+
+    /// The revision of the change.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put(entry) => entry.revision,
+            Self::Delete(_, revision) => *revision,
         }
     }
 }
