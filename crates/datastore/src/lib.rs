@@ -1,30 +1,12 @@
-//! Which store to open, from a CNI configuration, the environment or a file, and the one face that
-//! programs use.
+//! Which store to open, from a CNI configuration, the environment or a file, and the one face that programs
+//! use.
 //!
-//! | setting | CNI key | environment | file, below `spec` |
-//! |---|---|---|---|
-//! | backend: `etcdv3`, `sqlite` | `datastore_type` | `DATASTORE_TYPE` | `datastoreType` |
-//! | etcd's URLs, by commas | `etcd_endpoints` | `ETCD_ENDPOINTS` | `etcdEndpoints` |
-//! | etcd's host and port (old) | `etcd_authority` | `ETCD_AUTHORITY` | |
-//! | its scheme (old) | `etcd_scheme` | `ETCD_SCHEME` | |
-//! | etcd by DNS (not supported) | `etcd_discovery_srv` | `ETCD_DISCOVERY_SRV` | `etcdDiscoverySrv` |
-//! | user | `etcd_username` | `ETCD_USERNAME` | `etcdUsername` |
-//! | password | `etcd_password` | `ETCD_PASSWORD` | `etcdPassword` |
-//! | client key file | `etcd_key_file` | `ETCD_KEY_FILE` | `etcdKeyFile` |
-//! | client certificate file | `etcd_cert_file` | `ETCD_CERT_FILE` | `etcdCertFile` |
-//! | authorities file | `etcd_ca_cert_file` | `ETCD_CA_CERT_FILE` | `etcdCACertFile` |
-//! | the same as PEM text | | | `etcdKey`, `etcdCert`, `etcdCACert` |
-//! | SQLite file | `store_path` | `MARGAY_STORE_PATH` | `storePath` |
-//! | most time of a call, in ms | `store_timeout_ms` | `MARGAY_STORE_TIMEOUT_MS` | `storeTimeoutMs` |
-//!
-//! What a CNI configuration or a file says goes before the environment. That holds for settings that
-//! belong together as a whole: where one of the places (URLs, authority, SRV), of the client's identity
-//! (key, certificate), of the authorities, or of user and password is said, the environment's others are
-//! not looked at. In the environment each name also works with `CALICO_` before it, after the plain one.
-//! An empty text is as good as none.
-//!
-//! Without a backend named it is etcd where a place is said, and else SQLite. Certificates are used by
-//! `https` endpoints only; the system's own authorities are not used.
+//! Where no etcd is configured, the embedded store is used: one SQLite file for one machine. Opening sends
+//! nothing; the first call does.
+
+mod config;
+mod endpoint;
+mod pem;
 
 use std::time::Duration;
 
@@ -32,69 +14,47 @@ use margay_model::{Key, Prefix};
 use margay_store::{
     Batch, LeaseId, Outcome, Page, Read, Revision, Snapshot, Store, StoreError, Watch,
 };
-use margay_store_etcd::{Etcd, Options};
+use margay_store_etcd::Etcd;
 use margay_store_sqlite::Sqlite;
 
-pub mod config;
+pub use config::{Backend, Config, ConfigError, DEFAULT_STORE_PATH, EtcdConfig};
 
-pub use config::{Backend, Config, ConfigError};
-
-/// The store that a configuration names; clones share its connections.
+/// The store of a program, whichever it is.
 #[derive(Clone, Debug)]
 pub enum Datastore {
     /// An etcd cluster.
     Etcd(Etcd),
-    /// A file of this machine.
+    /// One file.
     Sqlite(Sqlite),
-    /// This process's memory.
-    #[cfg(feature = "memory")]
-    Memory(margay_store::Memory),
 }
 
 impl Datastore {
-    /// Makes the client. Certificate files are read; nothing is sent, and no database is opened, before
-    /// the first call.
+    /// A client of the store that the configuration names. Nothing is sent before the first call.
     ///
     /// # Errors
-    /// A certificate or key cannot be read or used.
+    /// A certificate, key or address cannot be used.
     pub fn open(config: &Config) -> Result<Self, ConfigError> {
-        Ok(match &config.backend {
-            Backend::Sqlite { path } => Self::Sqlite(Sqlite::new(path, config.deadline)),
-            Backend::Etcd(etcd) => Self::Etcd(Etcd::new(Options {
-                endpoints: etcd.endpoints.clone(),
-                tls: etcd.tls()?,
-                user: etcd.user.clone(),
-                deadline: config.deadline,
-            })),
-        })
+        match &config.backend {
+            Backend::Sqlite { path } => Ok(Self::Sqlite(Sqlite::new(path, config.deadline))),
+            Backend::Etcd(etcd) => Ok(Self::Etcd(etcd.open(config.deadline)?)),
+        }
     }
 
-    /// What it is and where, for logs.
+    /// What the store is, in a few words for messages: never with credentials.
     pub fn describe(&self) -> String {
         match self {
             Self::Etcd(store) => format!("etcd at {}", store.target()),
-            Self::Sqlite(store) => format!("the SQLite file {}", store.path().display()),
-            #[cfg(feature = "memory")]
-            Self::Memory(_) => "memory".to_owned(),
+            Self::Sqlite(store) => format!("the embedded store {}", store.path().display()),
         }
     }
-}
-
-/// Passes a call on to the backend.
-macro_rules! each {
-    ($datastore:expr, $store:ident => $call:expr) => {
-        match $datastore {
-            Self::Etcd($store) => $call.await,
-            Self::Sqlite($store) => $call.await,
-            #[cfg(feature = "memory")]
-            Self::Memory($store) => $call.await,
-        }
-    };
 }
 
 impl Store for Datastore {
     async fn read_many(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
-        each!(self, store => store.read_many(reads))
+        match self {
+            Self::Etcd(store) => store.read_many(reads).await,
+            Self::Sqlite(store) => store.read_many(reads).await,
+        }
     }
 
     async fn list_page(
@@ -104,26 +64,44 @@ impl Store for Datastore {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
-        each!(self, store => store.list_page(prefix, after, limit, at))
+        match self {
+            Self::Etcd(store) => store.list_page(prefix, after, limit, at).await,
+            Self::Sqlite(store) => store.list_page(prefix, after, limit, at).await,
+        }
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Outcome, StoreError> {
-        each!(self, store => store.commit(batch))
+        match self {
+            Self::Etcd(store) => store.commit(batch).await,
+            Self::Sqlite(store) => store.commit(batch).await,
+        }
     }
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
-        each!(self, store => store.watch(prefix, after))
+        match self {
+            Self::Etcd(store) => store.watch(prefix, after).await,
+            Self::Sqlite(store) => store.watch(prefix, after).await,
+        }
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        each!(self, store => store.grant_lease(ttl))
+        match self {
+            Self::Etcd(store) => store.grant_lease(ttl).await,
+            Self::Sqlite(store) => store.grant_lease(ttl).await,
+        }
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
-        each!(self, store => store.keep_alive(lease))
+        match self {
+            Self::Etcd(store) => store.keep_alive(lease).await,
+            Self::Sqlite(store) => store.keep_alive(lease).await,
+        }
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
-        each!(self, store => store.revoke_lease(lease))
+        match self {
+            Self::Etcd(store) => store.revoke_lease(lease).await,
+            Self::Sqlite(store) => store.revoke_lease(lease).await,
+        }
     }
 }
