@@ -137,14 +137,21 @@ impl Method {
                     && !is_virtual(&candidate.name)
                     && !skip.iter().any(|regex| regex.is_match(&candidate.name))
             };
-            interfaces.iter().filter(usable).find_map(|candidate| first(candidate, family))
+            interfaces
+                .iter()
+                .filter(usable)
+                .find_map(|candidate| first(candidate, family))
         };
         match self {
             Self::FirstFound => named(&[]),
             Self::SkipInterface(skip) => named(skip),
             Self::Interface(regexes) => regexes.iter().find_map(|regex| {
-                let matching = |candidate: &&Candidate| candidate.up && regex.is_match(&candidate.name);
-                interfaces.iter().filter(matching).find_map(|candidate| first(candidate, family))
+                let matching =
+                    |candidate: &&Candidate| candidate.up && regex.is_match(&candidate.name);
+                interfaces
+                    .iter()
+                    .filter(matching)
+                    .find_map(|candidate| first(candidate, family))
             }),
             Self::Cidr(cidrs) => {
                 let up = interfaces.iter().filter(|candidate| candidate.up);
@@ -158,9 +165,7 @@ impl Method {
 
 impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let join = |list: &[Regex]| {
-            list.iter().map(Regex::as_str).collect::<Vec<_>>().join(",")
-        };
+        let join = |list: &[Regex]| list.iter().map(Regex::as_str).collect::<Vec<_>>().join(",");
         match self {
             Self::FirstFound => f.write_str("first-found"),
             Self::CanReach(host) => write!(f, "can-reach={host}"),
@@ -208,9 +213,15 @@ pub fn choose(
             // The prefix length may have been corrected on the interface; the address is what counts.
             match (on_machine(recorded.ip(), interfaces), found) {
                 (Some(now), Some(found)) if now.ip() == found.ip() => Ok(Choice::Address(now)),
-                (Some(now), found) => Ok(Choice::Kept { recorded: now, found }),
+                (Some(now), found) => Ok(Choice::Kept {
+                    recorded: now,
+                    found,
+                }),
                 (None, Some(to)) => Ok(Choice::Moved { from: recorded, to }),
-                (None, None) => Ok(Choice::Kept { recorded, found: None }),
+                (None, None) => Ok(Choice::Kept {
+                    recorded,
+                    found: None,
+                }),
             }
         }
         (None, None) => Err(DetectError::Nothing {
@@ -245,7 +256,9 @@ pub fn on_machine(address: IpAddr, interfaces: &[Candidate]) -> Option<IpNetwork
 
 /// Whether a name is one that virtual interfaces have: Calico's list.
 fn is_virtual(name: &str) -> bool {
-    VIRTUAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    VIRTUAL_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
         || VIRTUAL_NAMES.contains(&name)
 }
 
@@ -268,14 +281,21 @@ fn usable(candidate: &Candidate, family: Family) -> impl Iterator<Item = IpNetwo
 fn seen(interfaces: &[Candidate], family: Family) -> String {
     let mut words = Vec::new();
     for candidate in interfaces {
-        let of_family = candidate.addresses.iter().filter(|a| Family::of(a.ip()) == family);
+        let of_family = candidate
+            .addresses
+            .iter()
+            .filter(|a| Family::of(a.ip()) == family);
         let addresses: Vec<String> = of_family.map(IpNetwork::to_string).collect();
         let state = match (candidate.up, is_virtual(&candidate.name)) {
             (false, _) => ", down",
             (true, true) => ", virtual",
             (true, false) => "",
         };
-        let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(" ") };
+        let addresses = if addresses.is_empty() {
+            "none".to_owned()
+        } else {
+            addresses.join(" ")
+        };
         words.push(format!("{} ({addresses}{state})", candidate.name));
     }
     words.join(", ")
@@ -289,8 +309,23 @@ fn regexes(list: &str) -> Result<Vec<Regex>, String> {
 }
 
 const VIRTUAL_PREFIXES: [&str; 18] = [
-    "docker", "cbr", "dummy", "podman", "virbr", "lxcbr", "veth", "br-", "cali", "tunl", "flannel",
-    "kube-ipvs", "cni", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "wg-v6.cali",
+    "docker",
+    "cbr",
+    "dummy",
+    "podman",
+    "virbr",
+    "lxcbr",
+    "veth",
+    "br-",
+    "cali",
+    "tunl",
+    "flannel",
+    "kube-ipvs",
+    "cni",
+    "vxlan.calico",
+    "vxlan-v6.calico",
+    "wireguard.cali",
+    "wg-v6.cali",
     "nodelocaldns",
 ];
 
@@ -313,7 +348,11 @@ mod tests {
             candidate("lo", true, &["127.0.0.1/8", "::1/128"]),
             candidate("docker0", true, &["172.17.0.1/16"]),
             candidate("eth2", false, &["10.9.0.1/24"]),
-            candidate("eth0", true, &["169.254.7.7/16", "10.0.0.5/24", "fe80::5/64", "fd00::5/64"]),
+            candidate(
+                "eth0",
+                true,
+                &["169.254.7.7/16", "10.0.0.5/24", "fe80::5/64", "fd00::5/64"],
+            ),
             candidate("eth1", true, &["10.1.0.5/24", "10.1.0.200/32"]),
             candidate("nodelocaldns", true, &["169.254.20.10/32"]),
         ]
@@ -322,7 +361,9 @@ mod tests {
     fn found(method: &str) -> Option<String> {
         let method = Method::parse(method, Family::V4).unwrap();
         let from = Some("10.1.0.5".parse().unwrap());
-        method.find(Family::V4, &machine(), from).map(|network| network.to_string())
+        method
+            .find(Family::V4, &machine(), from)
+            .map(|network| network.to_string())
     }
 
     #[test]
@@ -359,16 +400,28 @@ mod tests {
     fn a_recorded_address_stays_while_the_machine_bears_it() {
         let net = |text: &str| text.parse::<IpNetwork>().unwrap();
         assert_eq!(chosen(None), Ok(Choice::Address(net("10.0.0.5/24"))));
-        assert_eq!(chosen(Some("10.0.0.5/24")), Ok(Choice::Address(net("10.0.0.5/24"))));
+        assert_eq!(
+            chosen(Some("10.0.0.5/24")),
+            Ok(Choice::Address(net("10.0.0.5/24")))
+        );
         assert_eq!(
             chosen(Some("10.1.0.5/24")),
-            Ok(Choice::Kept { recorded: net("10.1.0.5/24"), found: Some(net("10.0.0.5/24")) })
+            Ok(Choice::Kept {
+                recorded: net("10.1.0.5/24"),
+                found: Some(net("10.0.0.5/24"))
+            })
         );
         // The record says an old prefix length.
-        assert_eq!(chosen(Some("10.0.0.5/16")), Ok(Choice::Address(net("10.0.0.5/24"))));
+        assert_eq!(
+            chosen(Some("10.0.0.5/16")),
+            Ok(Choice::Address(net("10.0.0.5/24")))
+        );
         assert_eq!(
             chosen(Some("10.7.0.5/24")),
-            Ok(Choice::Moved { from: net("10.7.0.5/24"), to: net("10.0.0.5/24") })
+            Ok(Choice::Moved {
+                from: net("10.7.0.5/24"),
+                to: net("10.0.0.5/24")
+            })
         );
     }
 
@@ -377,10 +430,19 @@ mod tests {
         let told = NodeAddress::Detected(Method::parse("interface=nope", Family::V4).unwrap());
         let choose_with = |recorded| choose(&told, Family::V4, recorded, &machine(), None);
         let text = choose_with(None).unwrap_err().to_string();
-        assert!(text.contains("interface=nope") && text.contains("docker0"), "{text}");
+        assert!(
+            text.contains("interface=nope") && text.contains("docker0"),
+            "{text}"
+        );
         assert!(text.contains("IP_AUTODETECTION_METHOD"), "{text}");
         let recorded = "10.7.0.5/24".parse().unwrap();
-        assert_eq!(choose_with(Some(recorded)), Ok(Choice::Kept { recorded, found: None }));
+        assert_eq!(
+            choose_with(Some(recorded)),
+            Ok(Choice::Kept {
+                recorded,
+                found: None
+            })
+        );
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
 use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Sysctl};
 use margay_model::resource::pool::EncapMode;
 use margay_model::{Cidr, Family, Key};
@@ -158,7 +157,10 @@ struct Drawing<'a> {
 impl Drawing<'_> {
     fn endpoint(&mut self, key: &Key, endpoint: &Endpoint) {
         let name = endpoint.to_string();
-        let mut placed = Placed { routes: Vec::new(), hindrance: None };
+        let mut placed = Placed {
+            routes: Vec::new(),
+            hindrance: None,
+        };
         let handled: Vec<IpAddr> = endpoint
             .addresses
             .iter()
@@ -167,8 +169,13 @@ impl Drawing<'_> {
             .collect();
         if !self.is_ours(&endpoint.interface) {
             let interface = endpoint.interface.clone();
-            placed.hindrance = Some(format!("{interface} is not the name of a workload's interface"));
-            self.picture.problems.insert(Problem::ForeignInterface { endpoint: name, interface });
+            placed.hindrance = Some(format!(
+                "{interface} is not the name of a workload's interface"
+            ));
+            self.picture.problems.insert(Problem::ForeignInterface {
+                endpoint: name,
+                interface,
+            });
         } else if !self.local.workloads.contains(&endpoint.interface) {
             placed.hindrance = Some(format!("waiting for {} to come up", endpoint.interface));
         } else if handled.is_empty() {
@@ -206,14 +213,20 @@ impl Drawing<'_> {
         };
         for mut route in host.routes {
             route.protocol = self.settings.device_route_protocol;
-            placed.routes.extend(self.route(route, Source::Endpoint(name.to_owned())));
+            placed
+                .routes
+                .extend(self.route(route, Source::Endpoint(name.to_owned())));
         }
         if endpoint.mac.is_some() {
             for neighbour in host.neighbours {
                 self.picture.desired.insert_neighbour(neighbour);
             }
         }
-        let settings = self.picture.settings.entry(endpoint.interface.clone()).or_default();
+        let settings = self
+            .picture
+            .settings
+            .entry(endpoint.interface.clone())
+            .or_default();
         for sysctl in host.sysctls {
             if !settings.contains(&sysctl) {
                 settings.push(sysctl);
@@ -238,7 +251,10 @@ impl Drawing<'_> {
                     });
                     continue;
                 }
-                let source = Source::Borrowed { node: node.clone(), block: *cidr };
+                let source = Source::Borrowed {
+                    node: node.clone(),
+                    block: *cidr,
+                };
                 self.towards(state, node, Cidr::host(*address), source);
             }
         }
@@ -260,7 +276,10 @@ impl Drawing<'_> {
 
     /// A route to another node, where its address is on a link of ours.
     fn towards(&mut self, state: &State, node: &str, destination: Cidr, source: Source) {
-        let address = state.nodes().get(node).map(|node| node.of(destination.family()));
+        let address = state
+            .nodes()
+            .get(node)
+            .map(|node| node.of(destination.family()));
         let reason = match address {
             None => "it has no record in the datastore".to_owned(),
             Some(None) => format!("its record has no {} address", destination.family()),
@@ -278,7 +297,10 @@ impl Drawing<'_> {
                 }
             }
         };
-        let (destinations, _) = self.dark.entry(node.to_owned()).or_insert((Vec::new(), reason));
+        let (destinations, _) = self
+            .dark
+            .entry(node.to_owned())
+            .or_insert((Vec::new(), reason));
         destinations.push(destination);
     }
 
@@ -310,7 +332,9 @@ impl Drawing<'_> {
     fn pools(&mut self, state: &State) {
         for (name, pool) in state.pools() {
             if pool.ipip == EncapMode::Always || pool.vxlan == EncapMode::Always {
-                self.picture.problems.insert(Problem::Encapsulation { pool: name.clone() });
+                self.picture
+                    .problems
+                    .insert(Problem::Encapsulation { pool: name.clone() });
             }
         }
     }
@@ -318,7 +342,11 @@ impl Drawing<'_> {
     fn finish(mut self) -> Picture {
         let dark = self.dark.into_iter();
         self.picture.unreachable = dark
-            .map(|(node, (destinations, reason))| Unreachable { node, destinations, reason })
+            .map(|(node, (destinations, reason))| Unreachable {
+                node,
+                destinations,
+                reason,
+            })
             .collect();
         self.picture
     }
@@ -351,7 +379,7 @@ fn host_side(endpoint: &Endpoint, addresses: Vec<IpAddr>) -> Option<margay_endpo
     let spec = EndpointSpec {
         host_name: endpoint.interface.clone(),
         container_name: "eth0".to_owned(),
-        container_mac: endpoint.mac.unwrap_or(Mac::local([0; 6])),
+        container_mac: endpoint.mac.unwrap_or_else(|| Mac::local([0; 6])),
         mtu: None,
         queues: 1,
         addresses,
@@ -366,7 +394,11 @@ fn host_side(endpoint: &Endpoint, addresses: Vec<IpAddr>) -> Option<margay_endpo
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
-        write!(f, "{}/{}/{}/{}", name.orchestrator, self.namespace, name.workload, name.endpoint)
+        write!(
+            f,
+            "{}/{}/{}/{}",
+            name.orchestrator, self.namespace, name.workload, name.endpoint
+        )
     }
 }
 
@@ -387,16 +419,27 @@ impl fmt::Display for Source {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddressTwice { address, holder, other } => write!(
+            Self::AddressTwice {
+                address,
+                holder,
+                other,
+            } => write!(
                 f,
                 "endpoints {holder} and {other} both have {address}; only the first is routed. Delete one of them"
             ),
-            Self::AddressElsewhere { address, endpoint, node } => write!(
+            Self::AddressElsewhere {
+                address,
+                endpoint,
+                node,
+            } => write!(
                 f,
                 "endpoint {endpoint} of this node has {address}, which its block gives to node {node}. \
                  Delete the endpoint that should not have it"
             ),
-            Self::ForeignInterface { endpoint, interface } => write!(
+            Self::ForeignInterface {
+                endpoint,
+                interface,
+            } => write!(
                 f,
                 "endpoint {endpoint} is on {interface}, whose name has none of the prefixes in \
                  FELIX_INTERFACEPREFIX; it is left alone"

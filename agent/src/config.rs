@@ -18,7 +18,9 @@ use crate::autodetect::Method;
 
 pub use settings::{SETTINGS, Setting};
 pub use value::ConfigError;
-pub(crate) use value::{boolean, duration, interface_prefixes, is_node_name, pattern, protocol, severity};
+pub(crate) use value::{
+    boolean, duration, interface_prefixes, is_node_name, pattern, protocol, severity,
+};
 
 /// Everything the agent is told.
 #[derive(Debug, Clone)]
@@ -174,16 +176,22 @@ impl Config {
         let metrics = source.boolean("FELIX_PROMETHEUSMETRICSENABLED")?;
         let metrics = metrics.unwrap_or(false);
         let health_at = (
-            source.text("FELIX_HEALTHHOST").unwrap_or("localhost".to_owned()),
+            source
+                .text("FELIX_HEALTHHOST")
+                .unwrap_or_else(|| "localhost".to_owned()),
             source.port("FELIX_HEALTHPORT")?.unwrap_or(9099),
         );
         let metrics_at = (
-            source.text("FELIX_PROMETHEUSMETRICSHOST").unwrap_or("0.0.0.0".to_owned()),
+            source
+                .text("FELIX_PROMETHEUSMETRICSHOST")
+                .unwrap_or_else(|| "0.0.0.0".to_owned()),
             source.port("FELIX_PROMETHEUSMETRICSPORT")?.unwrap_or(9091),
         );
         Ok(Self {
             nodename: source.node_name("NODENAME")?,
-            state_dir: source.path("MARGAY_STATE_DIR")?.unwrap_or_else(|| STATE_DIR.into()),
+            state_dir: source
+                .path("MARGAY_STATE_DIR")?
+                .unwrap_or_else(|| STATE_DIR.into()),
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -211,7 +219,9 @@ impl Config {
 
     /// The endpoint-status directory, if status files are written.
     pub fn status_dir(&self) -> Option<PathBuf> {
-        self.endpoint_status.as_ref().map(|prefix| prefix.join("endpoint-status"))
+        self.endpoint_status
+            .as_ref()
+            .map(|prefix| prefix.join("endpoint-status"))
     }
 }
 
@@ -261,11 +271,19 @@ mod tests {
             panic!("{:?}", config.default_pools);
         };
         assert_eq!(
-            (pool.name, pool.cidr.to_string().as_str(), pool.block_size, pool.nat_outgoing),
+            (
+                pool.name,
+                pool.cidr.to_string().as_str(),
+                pool.block_size,
+                pool.nat_outgoing
+            ),
             ("default-ipv4-ippool", "192.168.0.0/16", 26, true)
         );
         assert!(config.health.is_none() && config.metrics.is_none());
-        assert!(matches!(config.ip, NodeAddress::Detected(Method::FirstFound)));
+        assert!(matches!(
+            config.ip,
+            NodeAddress::Detected(Method::FirstFound)
+        ));
         assert!(matches!(config.ip6, NodeAddress::Recorded));
     }
 
@@ -273,7 +291,10 @@ mod tests {
     fn an_empty_text_is_no_value() {
         let config = with(&[("IP", ""), ("FELIX_HEALTHPORT", " "), ("NODENAME", "")]).unwrap();
         assert!(config.nodename.is_none());
-        assert!(matches!(config.ip, NodeAddress::Detected(Method::FirstFound)));
+        assert!(matches!(
+            config.ip,
+            NodeAddress::Detected(Method::FirstFound)
+        ));
     }
 
     #[test]
@@ -300,7 +321,10 @@ mod tests {
         };
         assert_eq!((v4.block_size, v4.nat_outgoing), (28, false));
         assert_eq!(v4.vxlan, EncapMode::CrossSubnet);
-        assert_eq!((v6.name, v6.block_size, v6.nat_outgoing), ("default-ipv6-ippool", 122, false));
+        assert_eq!(
+            (v6.name, v6.block_size, v6.nat_outgoing),
+            ("default-ipv6-ippool", 122, false)
+        );
         let none = with(&[("NO_DEFAULT_POOLS", "true")]).unwrap();
         assert!(none.default_pools.is_empty());
     }
@@ -314,8 +338,16 @@ mod tests {
             ("IP", "10.0.0.300", "IPv4"),
             ("IP", "10.0.0.1/40", "prefix length"),
             ("IP6", "10.0.0.1", "IPv6"),
-            ("IP_AUTODETECTION_METHOD", "kubernetes-internal-ip", "Kubernetes"),
-            ("IP_AUTODETECTION_METHOD", "interface=eth[", "regular expression"),
+            (
+                "IP_AUTODETECTION_METHOD",
+                "kubernetes-internal-ip",
+                "Kubernetes",
+            ),
+            (
+                "IP_AUTODETECTION_METHOD",
+                "interface=eth[",
+                "regular expression",
+            ),
             ("IP_AUTODETECTION_METHOD", "cidr=10.0.0.0/33", "prefix"),
             ("IP_AUTODETECTION_METHOD", "nearest", "first-found"),
             ("AS", "70000000000", "AS number"),
@@ -342,7 +374,15 @@ mod tests {
 
     #[test]
     fn ipip_and_vxlan_exclude_each_other() {
-        let both = [("CALICO_IPV4POOL_IPIP", "Always"), ("CALICO_IPV4POOL_VXLAN", "Always")];
-        assert!(with(&both).unwrap_err().to_string().contains("CALICO_IPV4POOL_VXLAN"));
+        let both = [
+            ("CALICO_IPV4POOL_IPIP", "Always"),
+            ("CALICO_IPV4POOL_VXLAN", "Always"),
+        ];
+        assert!(
+            with(&both)
+                .unwrap_err()
+                .to_string()
+                .contains("CALICO_IPV4POOL_VXLAN")
+        );
     }
 }

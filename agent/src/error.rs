@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use margay_resources::ResourceError;
+
 use crate::autodetect::DetectError;
 use crate::identity::Holder;
 
@@ -55,9 +57,20 @@ pub enum AgentError {
     /// The store.
     #[error(transparent)]
     Store(#[from] margay_store::StoreError),
+    /// Resources in the store.
+    #[error(transparent)]
+    Resources(#[from] ResourceError),
     /// Where the store is.
     #[error(transparent)]
     Datastore(#[from] margay_datastore::ConfigError),
+    /// The file that says where the store is.
+    #[error("{path}: {reason}", path = path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        reason: String,
+    },
     /// The kernel.
     #[error(transparent)]
     Netlink(#[from] margay_netlink::Error),
@@ -86,4 +99,16 @@ pub enum AgentError {
         /// The part.
         part: &'static str,
     },
+}
+
+impl AgentError {
+    /// Whether the same may succeed later without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(source) => source.is_transient(),
+            Self::Resources(ResourceError::Store { source, .. }) => source.is_transient(),
+            Self::Contended { .. } => true,
+            _ => false,
+        }
+    }
 }

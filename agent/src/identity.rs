@@ -1,6 +1,7 @@
 //! Who this machine and this process are.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,7 +60,9 @@ pub fn node_name(given: Option<&str>) -> Result<String, AgentError> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
-    let host = read(Path::new(HOST_NAME)).unwrap_or_default().to_lowercase();
+    let host = read(Path::new(HOST_NAME))
+        .unwrap_or_default()
+        .to_lowercase();
     if crate::config::is_node_name(&host) {
         return Ok(host);
     }
@@ -69,7 +72,22 @@ pub fn node_name(given: Option<&str>) -> Result<String, AgentError> {
 /// The time by the machine's clock.
 pub fn now() -> Timestamp {
     // A clock before 1970 is as wrong as one that stands at 1970.
-    Timestamp::from_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    Timestamp::from_epoch(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
+}
+
+/// Random bytes, good for identity and jitter, not for secrets.
+pub fn random() -> [u8; 16] {
+    // The keys of every hasher derive from the system's random numbers, and no two are alike.
+    let word = |salt| {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(salt);
+        u128::from(hasher.finish())
+    };
+    ((word(0) << 64) | word(1)).to_be_bytes()
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use margay_model::Key;
-use margay_store::{
-    Batch, Condition, Entry, LeaseId, Op, Outcome, Store, StoreError, Write,
-};
+use margay_store::{Batch, Condition, Entry, LeaseId, Op, Outcome, Store, StoreError, Write};
 
 use crate::error::AgentError;
 use crate::identity::Holder;
@@ -18,8 +16,8 @@ pub const RENEWAL: Duration = Duration::from_secs(10);
 
 /// A held name.
 #[derive(Debug)]
-pub struct Hold<'s, S> {
-    store: &'s S,
+pub struct Hold<S> {
+    store: S,
     node: String,
     me: Holder,
     lease: LeaseId,
@@ -45,19 +43,31 @@ enum Verdict {
     Taken(Box<Holder>),
 }
 
-impl<'s, S: Store> Hold<'s, S> {
+impl<S: Store> Hold<S> {
     /// Takes a name that is free, or that an earlier process of this machine holds.
     ///
     /// # Errors
     /// [`AgentError::NameTaken`] when another machine holds it, or the store failed.
-    pub async fn take(store: &'s S, node: &str, me: Holder) -> Result<Self, AgentError> {
+    pub async fn take(store: S, node: &str, me: Holder) -> Result<Self, AgentError> {
         let lease = store.grant_lease(TTL).await?;
-        let mut hold = Self { store, node: node.to_owned(), me, lease };
-        match hold.claim(|found, me| found.machine_id == me.machine_id).await {
+        let mut hold = Self {
+            store,
+            node: node.to_owned(),
+            me,
+            lease,
+        };
+        match hold
+            .claim(|found, me| found.machine_id == me.machine_id)
+            .await
+        {
             Ok(None) => Ok(hold),
             Ok(Some(holder)) => {
                 hold.release().await?;
-                Err(AgentError::NameTaken { node: hold.node, holder, ttl: TTL.as_secs() })
+                Err(AgentError::NameTaken {
+                    node: hold.node,
+                    holder,
+                    ttl: TTL.as_secs(),
+                })
             }
             Err(error) => Err(error),
         }
@@ -113,12 +123,18 @@ impl<'s, S: Store> Hold<'s, S> {
                 Verdict::Free(condition) => condition,
             };
             let op = Op::Put(value.clone(), Some(self.lease));
-            let batch = Batch::of([Write { key: key.clone(), condition, op }]);
+            let batch = Batch::of([Write {
+                key: key.clone(),
+                condition,
+                op,
+            }]);
             if let Outcome::Committed(_) = self.store.commit(&batch).await? {
                 return Ok(None);
             }
         }
-        Err(AgentError::Contended { key: key.to_string() })
+        Err(AgentError::Contended {
+            key: key.to_string(),
+        })
     }
 
     /// The key's entry, and the holder it names; `None` for a value that names nobody.
@@ -164,20 +180,34 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]
     fn another_machine_is_refused_until_the_hold_ends() {
         run(async {
             let store = Memory::new();
-            let mut first = Hold::take(&store, "n1", holder("a", 1)).await.unwrap();
-            let refused = Hold::take(&store, "n1", holder("b", 2)).await.unwrap_err();
+            let mut first = Hold::take(store.client(), "n1", holder("a", 1))
+                .await
+                .unwrap();
+            let refused = Hold::take(store.client(), "n1", holder("b", 2))
+                .await
+                .unwrap_err();
             let text = refused.to_string();
-            assert!(text.contains("n1") && text.contains("machine id a, process 1"), "{text}");
-            Hold::take(&store, "n2", holder("b", 2)).await.unwrap();
+            assert!(
+                text.contains("n1") && text.contains("machine id a, process 1"),
+                "{text}"
+            );
+            Hold::take(store.client(), "n2", holder("b", 2))
+                .await
+                .unwrap();
             first.release().await.unwrap();
-            Hold::take(&store, "n1", holder("b", 2)).await.unwrap();
+            Hold::take(store.client(), "n1", holder("b", 2))
+                .await
+                .unwrap();
         });
     }
 
@@ -185,14 +215,21 @@ mod tests {
     fn a_hold_ends_by_itself_and_is_kept_by_signs_of_life() {
         run(async {
             let store = Memory::new();
-            let mut first = Hold::take(&store, "n1", holder("a", 1)).await.unwrap();
+            let mut first = Hold::take(store.client(), "n1", holder("a", 1))
+                .await
+                .unwrap();
             for _ in 0..5 {
                 store.advance(RENEWAL);
                 assert_eq!(first.renew().await.unwrap(), Pulse::Held);
             }
             store.advance(TTL + RENEWAL);
-            Hold::take(&store, "n1", holder("b", 2)).await.unwrap();
-            assert_eq!(first.renew().await.unwrap(), Pulse::Lost(Box::new(holder("b", 2))));
+            Hold::take(store.client(), "n1", holder("b", 2))
+                .await
+                .unwrap();
+            assert_eq!(
+                first.renew().await.unwrap(),
+                Pulse::Lost(Box::new(holder("b", 2)))
+            );
         });
     }
 
@@ -200,12 +237,18 @@ mod tests {
     fn a_lost_lease_is_regained_where_nobody_took_the_name() {
         run(async {
             let store = Memory::new();
-            let mut first = Hold::take(&store, "n1", holder("a", 1)).await.unwrap();
+            let mut first = Hold::take(store.client(), "n1", holder("a", 1))
+                .await
+                .unwrap();
             store.advance(TTL + RENEWAL);
             assert_eq!(first.renew().await.unwrap(), Pulse::Regained);
             store.advance(RENEWAL);
             assert_eq!(first.renew().await.unwrap(), Pulse::Held);
-            assert!(Hold::take(&store, "n1", holder("b", 2)).await.is_err());
+            assert!(
+                Hold::take(store.client(), "n1", holder("b", 2))
+                    .await
+                    .is_err()
+            );
         });
     }
 
@@ -213,9 +256,16 @@ mod tests {
     fn a_new_process_of_the_machine_takes_over_and_the_old_one_sees_it() {
         run(async {
             let store = Memory::new();
-            let mut old = Hold::take(&store, "n1", holder("a", 1)).await.unwrap();
-            let mut new = Hold::take(&store, "n1", holder("a", 2)).await.unwrap();
-            assert_eq!(old.renew().await.unwrap(), Pulse::Lost(Box::new(holder("a", 2))));
+            let mut old = Hold::take(store.client(), "n1", holder("a", 1))
+                .await
+                .unwrap();
+            let mut new = Hold::take(store.client(), "n1", holder("a", 2))
+                .await
+                .unwrap();
+            assert_eq!(
+                old.renew().await.unwrap(),
+                Pulse::Lost(Box::new(holder("a", 2)))
+            );
             assert_eq!(new.renew().await.unwrap(), Pulse::Held);
             // The old one's end takes nothing from the new one.
             old.release().await.unwrap();
@@ -228,7 +278,9 @@ mod tests {
         run(async {
             let store = Memory::new();
             store.put_raw("/margay/v1/node-leases/n1", b"?");
-            Hold::take(&store, "n1", holder("a", 1)).await.unwrap();
+            Hold::take(store.client(), "n1", holder("a", 1))
+                .await
+                .unwrap();
         });
     }
 }

@@ -9,11 +9,21 @@
 //! number or by interface name, never remove anything before it has read the store once, and never
 //! take anything with it when it ends.
 
+pub mod apply;
 pub mod autodetect;
 pub mod calculate;
 pub mod config;
 pub mod error;
 pub mod files;
 pub mod identity;
+pub mod initialise;
+pub mod lease;
+pub mod metrics;
 pub mod mtu;
+pub mod plan;
+pub mod register;
+pub mod report;
+pub mod run;
 pub mod state;
+pub mod status_files;
+pub mod sync;

@@ -32,9 +32,16 @@ pub fn workload_mtu<'p>(
 ) -> Option<u32> {
     let counts = |carrier: &&Carrier| {
         names.is_match(&carrier.name)
-            || carrier.addresses.iter().any(|network| node.contains(&network.ip()))
+            || carrier
+                .addresses
+                .iter()
+                .any(|network| node.contains(&network.ip()))
     };
-    let host = carriers.iter().filter(counts).map(|carrier| carrier.mtu).min()?;
+    let host = carriers
+        .iter()
+        .filter(counts)
+        .map(|carrier| carrier.mtu)
+        .min()?;
     let overhead = pools.into_iter().map(overhead).max().unwrap_or(0);
     Some(host.saturating_sub(overhead))
 }
@@ -45,8 +52,16 @@ fn overhead(pool: &Pool) -> u32 {
         Family::V4 => VXLAN,
         Family::V6 => VXLAN_V6,
     };
-    let ipip = if pool.ipip == EncapMode::Never { 0 } else { IPIP };
-    let vxlan = if pool.vxlan == EncapMode::Never { 0 } else { vxlan };
+    let ipip = if pool.ipip == EncapMode::Never {
+        0
+    } else {
+        IPIP
+    };
+    let vxlan = if pool.vxlan == EncapMode::Never {
+        0
+    } else {
+        vxlan
+    };
     ipip.max(vxlan)
 }
 
@@ -62,11 +77,19 @@ mod tests {
     use super::*;
 
     fn carrier(name: &str, mtu: u32, address: &str) -> Carrier {
-        Carrier { name: name.to_owned(), mtu, addresses: vec![address.parse().unwrap()] }
+        Carrier {
+            name: name.to_owned(),
+            mtu,
+            addresses: vec![address.parse().unwrap()],
+        }
     }
 
     fn pool(cidr: &str, ipip: EncapMode, vxlan: EncapMode) -> Pool {
-        Pool { cidr: cidr.parse().unwrap(), ipip, vxlan }
+        Pool {
+            cidr: cidr.parse().unwrap(),
+            ipip,
+            vxlan,
+        }
     }
 
     #[test]

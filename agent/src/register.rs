@@ -61,8 +61,14 @@ pub async fn recorded(store: &impl Store, name: &str) -> Result<Option<Recorded>
         return Ok(None);
     };
     match Node::decode(&entry.value) {
-        Ok(node) => Ok(Some(Recorded { node, revision: entry.revision })),
-        Err(error) => Err(AgentError::Object { key: key.to_string(), reason: error.to_string() }),
+        Ok(node) => Ok(Some(Recorded {
+            node,
+            revision: entry.revision,
+        })),
+        Err(error) => Err(AgentError::Object {
+            key: key.to_string(),
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -88,7 +94,10 @@ pub async fn register(
         let (write, done) = match recorded(store, name).await? {
             None => {
                 let node = amended(new(name, now, random), facts);
-                (Write::create(key.clone(), encoded(&node)?), Registered::Created)
+                (
+                    Write::create(key.clone(), encoded(&node)?),
+                    Registered::Created,
+                )
             }
             Some(recorded) => {
                 let node = amended(recorded.node.clone(), facts);
@@ -96,14 +105,19 @@ pub async fn register(
                     return Ok(Registered::Unchanged);
                 }
                 let value = encoded(&node)?;
-                (Write::update(key.clone(), value, recorded.revision), Registered::Updated)
+                (
+                    Write::update(key.clone(), value, recorded.revision),
+                    Registered::Updated,
+                )
             }
         };
         if let Outcome::Committed(_) = store.commit(&Batch::of([write])).await? {
             return Ok(done);
         }
     }
-    Err(AgentError::Contended { key: key.to_string() })
+    Err(AgentError::Contended {
+        key: key.to_string(),
+    })
 }
 
 fn new(name: &str, now: Timestamp, random: [u8; 16]) -> Node {
@@ -127,8 +141,12 @@ fn amended(mut node: Node, facts: &Facts) -> Node {
     // An empty object is not valid there.
     let says_something = bgp != margay_model::resource::cluster::NodeBgp::default();
     node.spec.bgp = says_something.then_some(bgp);
-    let networks: Vec<String> =
-        facts.v4.iter().chain(&facts.v6).map(IpNetwork::to_string).collect();
+    let networks: Vec<String> = facts
+        .v4
+        .iter()
+        .chain(&facts.v6)
+        .map(IpNetwork::to_string)
+        .collect();
     let is_own = |address: &NodeAddress| address.kind.as_deref() == Some(NODE_IP);
     let own = node.spec.addresses.iter().filter(|address| is_own(address));
     if !own.map(|address| &address.address).eq(&networks) {
@@ -154,18 +172,32 @@ mod tests {
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp { seconds: 1_795_393_500, nanos: 0 };
+    const NOW: Timestamp = Timestamp {
+        seconds: 1_795_393_500,
+        nanos: 0,
+    };
 
     fn facts(v4: &str) -> Facts {
-        Facts { v4: Some(v4.parse().unwrap()), v6: None, as_number: None }
+        Facts {
+            v4: Some(v4.parse().unwrap()),
+            v6: None,
+            as_number: None,
+        }
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     async fn stored(store: &Memory) -> Value {
-        let entry = store.get(&Key::resource(Kind::Node, "n1")).await.unwrap().unwrap();
+        let entry = store
+            .get(&Key::resource(Kind::Node, "n1"))
+            .await
+            .unwrap()
+            .unwrap();
         serde_json::from_slice(&entry.value).unwrap()
     }
 
@@ -173,9 +205,11 @@ mod tests {
     fn a_record_is_created_once_and_then_left_alone() {
         run(async {
             let store = Memory::new();
-            let register = |facts| async { register(&store, "n1", &facts, NOW, [7; 16]).await.unwrap() };
+            let store = &store;
+            let register =
+                |facts| async move { register(store, "n1", &facts, NOW, [7; 16]).await.unwrap() };
             assert_eq!(register(facts("10.0.0.1/24")).await, Registered::Created);
-            let node = stored(&store).await;
+            let node = stored(store).await;
             assert_eq!(
                 node["spec"],
                 json!({"bgp": {"ipv4Address": "10.0.0.1/24"},
@@ -187,7 +221,7 @@ mod tests {
             assert_eq!(register(facts("10.0.0.1/24")).await, Registered::Unchanged);
             assert_eq!(store.revision(), revision);
             assert_eq!(register(facts("10.0.0.2/24")).await, Registered::Updated);
-            assert_eq!(stored(&store).await["metadata"], node["metadata"]);
+            assert_eq!(stored(store).await["metadata"], node["metadata"]);
         });
     }
 
@@ -201,15 +235,28 @@ mod tests {
                     "addresses": [{"address": "10.0.0.9", "type": "InternalIP"}, {"address": "10.0.0.9/24", "type": "CalicoNodeIP"}],
                     "orchRefs": [{"nodeName": "n1", "orchestrator": "k8s"}]},
                 "status": {"podCIDRs": ["10.1.0.0/24"]}});
-            store.put_raw("/calico/resources/v3/projectcalico.org/nodes/n1", value.to_string().as_bytes());
-            register(&store, "n1", &facts("10.0.0.1/24"), NOW, [7; 16]).await.unwrap();
+            store.put_raw(
+                "/calico/resources/v3/projectcalico.org/nodes/n1",
+                value.to_string().as_bytes(),
+            );
+            register(&store, "n1", &facts("10.0.0.1/24"), NOW, [7; 16])
+                .await
+                .unwrap();
             let mut expected = value;
             expected["spec"]["bgp"]["ipv4Address"] = json!("10.0.0.1/24");
             expected["spec"]["addresses"] = json!([{"address": "10.0.0.1/24", "type": "CalicoNodeIP"}, {"address": "10.0.0.9", "type": "InternalIP"}]);
             assert_eq!(stored(&store).await, expected);
-            let with_as = Facts { as_number: Some(64600), ..facts("10.0.0.1/24") };
-            register(&store, "n1", &with_as, NOW, [7; 16]).await.unwrap();
-            assert_eq!(stored(&store).await["spec"]["bgp"]["asNumber"], json!(64600));
+            let with_as = Facts {
+                as_number: Some(64600),
+                ..facts("10.0.0.1/24")
+            };
+            register(&store, "n1", &with_as, NOW, [7; 16])
+                .await
+                .unwrap();
+            assert_eq!(
+                stored(&store).await["spec"]["bgp"]["asNumber"],
+                json!(64600)
+            );
         });
     }
 
@@ -218,7 +265,10 @@ mod tests {
         run(async {
             let store = Memory::new();
             assert!(recorded(&store, "n1").await.unwrap().is_none());
-            let both = Facts { v6: Some("fd00::1/64".parse().unwrap()), ..facts("10.0.0.1/24") };
+            let both = Facts {
+                v6: Some("fd00::1/64".parse().unwrap()),
+                ..facts("10.0.0.1/24")
+            };
             register(&store, "n1", &both, NOW, [7; 16]).await.unwrap();
             let read = recorded(&store, "n1").await.unwrap().unwrap();
             assert_eq!(read.address(Family::V4), both.v4);

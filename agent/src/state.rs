@@ -14,7 +14,8 @@ use margay_model::names::EndpointName;
 use margay_model::resource::pool::EncapMode;
 use margay_model::{Cidr, Family, Key, Kind, Prefix};
 use margay_route::Mac;
-use margay_store::{Change, Entry};
+use margay_store::Entry;
+use margay_store::follow::Update;
 
 pub use felix::Settings;
 
@@ -119,10 +120,10 @@ impl State {
     }
 
     /// Takes in one change.
-    pub fn change(&mut self, change: &Change) -> Touched {
-        match change {
-            Change::Put(entry) => self.put(entry),
-            Change::Delete(key, _) => self.delete(key),
+    pub fn update(&mut self, update: &Update) -> Touched {
+        match update {
+            Update::Put(entry) => self.put(entry),
+            Update::Delete(key) => self.delete(key),
         }
     }
 
@@ -131,7 +132,11 @@ impl State {
         match self.try_put(entry) {
             Ok(touched) => {
                 let healed = self.bad.remove(&entry.key).is_some();
-                if healed { touched.max(Touched::Cluster) } else { touched }
+                if healed {
+                    touched.max(Touched::Cluster)
+                } else {
+                    touched
+                }
             }
             Err(reason) => {
                 tracing::warn!(
@@ -167,7 +172,11 @@ impl State {
             },
             _ => Touched::Nothing,
         };
-        if was_bad { touched.max(Touched::Cluster) } else { touched }
+        if was_bad {
+            touched.max(Touched::Cluster)
+        } else {
+            touched
+        }
     }
 
     fn try_put(&mut self, entry: &Entry) -> Result<Touched, String> {
@@ -180,18 +189,32 @@ impl State {
                 Kind::WorkloadEndpoint => self.put_endpoint(entry, name),
                 Kind::Node => {
                     let node = read::node(&entry.value)?;
-                    Ok(replace(&mut self.nodes, name.clone(), node, Touched::Cluster))
+                    Ok(replace(
+                        &mut self.nodes,
+                        name.clone(),
+                        node,
+                        Touched::Cluster,
+                    ))
                 }
                 Kind::IPPool => {
                     let pool = read::pool(&entry.value)?;
-                    Ok(replace(&mut self.pools, name.clone(), pool, Touched::Cluster))
+                    Ok(replace(
+                        &mut self.pools,
+                        name.clone(),
+                        pool,
+                        Touched::Cluster,
+                    ))
                 }
                 Kind::FelixConfiguration if self.heeds(name) => {
                     let (tunables, wrong) = felix::read(&entry.value)?;
                     let touched =
                         replace(&mut self.felix, name.clone(), tunables, Touched::Cluster);
                     // The fields that are right hold, whatever the others are.
-                    if wrong.is_empty() { Ok(touched) } else { Err(wrong.join("; ")) }
+                    if wrong.is_empty() {
+                        Ok(touched)
+                    } else {
+                        Err(wrong.join("; "))
+                    }
                 }
                 _ => Ok(Touched::Nothing),
             },
@@ -210,7 +233,12 @@ impl State {
             return Ok(Touched::Nothing);
         }
         let endpoint = read::endpoint(identity, &entry.key, &entry.value)?;
-        Ok(replace(&mut self.endpoints, entry.key.clone(), endpoint, Touched::Endpoint))
+        Ok(replace(
+            &mut self.endpoints,
+            entry.key.clone(),
+            endpoint,
+            Touched::Endpoint,
+        ))
     }
 
     /// Whether a FelixConfiguration of this name is for this node.

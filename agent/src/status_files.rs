@@ -35,7 +35,11 @@ struct Status {
 impl StatusFiles {
     /// Files in a directory, which is made when the first is written.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, written: BTreeMap::new(), swept: false }
+        Self {
+            dir,
+            written: BTreeMap::new(),
+            swept: false,
+        }
     }
 
     /// Makes the directory hold exactly the files of these endpoints; what one operation meets does
@@ -53,8 +57,11 @@ impl StatusFiles {
             .collect();
         if !self.swept {
             // Unknown content: whatever is there counts as written with another content.
-            let found = self.list().map_err(|error| vec![(self.dir.clone(), error)])?;
-            self.written.extend(found.into_iter().map(|name| (name, String::new())));
+            let found = self
+                .list()
+                .map_err(|error| vec![(self.dir.clone(), error)])?;
+            self.written
+                .extend(found.into_iter().map(|name| (name, String::new())));
             self.swept = true;
         }
         let mut failures = Vec::new();
@@ -84,7 +91,11 @@ impl StatusFiles {
                 _ => false,
             }
         });
-        if failures.is_empty() { Ok(()) } else { Err(failures) }
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures)
+        }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -109,15 +120,21 @@ impl StatusFiles {
 /// `<orchestrator> <namespace>%2F<workload> <endpoint>`, each part escaped as a URL's path segment.
 pub fn file_name(endpoint: &Endpoint) -> String {
     let workload = format!("{}/{}", endpoint.namespace, endpoint.name.workload);
-    [&endpoint.name.orchestrator, &workload, &endpoint.name.endpoint]
-        .map(|part| escape(part))
-        .join(" ")
+    [
+        &endpoint.name.orchestrator,
+        &workload,
+        &endpoint.name.endpoint,
+    ]
+    .map(|part| escape(part))
+    .join(" ")
 }
 
 fn content(endpoint: &Endpoint) -> String {
     let of = |keep: fn(&IpAddr) -> bool, length: u8| {
         let addresses = endpoint.addresses.iter().filter(|address| keep(address));
-        addresses.map(|address| format!("{address}/{length}")).collect()
+        addresses
+            .map(|address| format!("{address}/{length}"))
+            .collect()
     };
     let status = Status {
         iface_name: endpoint.interface.clone(),
@@ -133,8 +150,19 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'$' | b'&'
-            | b'+' | b'=' | b':' | b'@' => escaped.push(char::from(byte)),
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'~'
+            | b'$'
+            | b'&'
+            | b'+'
+            | b'='
+            | b':'
+            | b'@' => escaped.push(char::from(byte)),
             other => escaped.push_str(&format!("%{other:02X}")),
         }
     }
@@ -166,7 +194,10 @@ mod tests {
     fn names_and_contents_are_those_of_calico() {
         let one = endpoint("c1", &["192.168.0.1", "fd65::1"]);
         assert_eq!(file_name(&one), "cni default%2Fc1 eth0");
-        assert_eq!(file_name(&endpoint("a b%ü;", &[])), "cni default%2Fa%20b%25%C3%BC%3B eth0");
+        assert_eq!(
+            file_name(&endpoint("a b%ü;", &[])),
+            "cni default%2Fa%20b%25%C3%BC%3B eth0"
+        );
         assert_eq!(
             content(&one),
             r#"{"ifaceName":"cali1","mac":"02:00:00:00:00:01","ipv4Nets":["192.168.0.1/32"],"ipv6Nets":["fd65::1/128"]}"#
@@ -194,7 +225,11 @@ mod tests {
         let moved = endpoint("a", &["192.168.0.9"]);
         files.set([&moved]).unwrap();
         assert_eq!(names(), ["cni default%2Fa eth0"]);
-        assert!(fs::read_to_string(dir.join("cni default%2Fa eth0")).unwrap().contains("0.9/32"));
+        assert!(
+            fs::read_to_string(dir.join("cni default%2Fa eth0"))
+                .unwrap()
+                .contains("0.9/32")
+        );
         files.set([]).unwrap();
         assert!(names().is_empty());
     }

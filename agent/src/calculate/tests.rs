@@ -1,3 +1,4 @@
+use ipnetwork::IpNetwork;
 use margay_model::Kind;
 use margay_route::{Neighbour, NeighbourKind, Observed, Ownership, Plan, RouteKind, Step, plan};
 use margay_store::{Entry, Revision};
@@ -8,26 +9,44 @@ use super::*;
 use crate::state::Touched;
 
 fn entry(key: Key, value: &Value) -> Entry {
-    Entry { key, value: value.to_string().into_bytes(), revision: Revision(1), lease: None }
+    Entry {
+        key,
+        value: value.to_string().into_bytes(),
+        revision: Revision(1),
+        lease: None,
+    }
 }
 
 fn node(name: &str, v4: &str, v6: &str) -> Entry {
     let spec = json!({"bgp": {"ipv4Address": v4, "ipv6Address": v6}});
-    entry(Key::resource(Kind::Node, name), &json!({"kind": "Node", "metadata": {"name": name}, "spec": spec}))
+    entry(
+        Key::resource(Kind::Node, name),
+        &json!({"kind": "Node", "metadata": {"name": name}, "spec": spec}),
+    )
 }
 
 fn endpoint(node: &str, id: &str, interface: &str, addresses: &[&str]) -> Entry {
-    let key = Key::namespaced(Kind::WorkloadEndpoint, "default", format!("{node}-cni-{id}-eth0"));
-    let spec = json!({"interfaceName": interface, "mac": "02:00:00:00:00:01", "ipNetworks": addresses});
-    entry(key, &json!({"kind": "WorkloadEndpoint", "metadata": {}, "spec": spec}))
+    let key = Key::namespaced(
+        Kind::WorkloadEndpoint,
+        "default",
+        format!("{node}-cni-{id}-eth0"),
+    );
+    let spec =
+        json!({"interfaceName": interface, "mac": "02:00:00:00:00:01", "ipNetworks": addresses});
+    entry(
+        key,
+        &json!({"kind": "WorkloadEndpoint", "metadata": {}, "spec": spec}),
+    )
 }
 
 /// A block and the nodes that use its addresses, the first address first.
 fn block(cidr: &str, owner: Option<&str>, users: &[&str]) -> Entry {
     let cidr: Cidr = cidr.parse().unwrap();
     let allocations: Vec<usize> = (0..users.len()).collect();
-    let attributes: Vec<Value> =
-        users.iter().map(|user| json!({"secondary": {"node": user}})).collect();
+    let attributes: Vec<Value> = users
+        .iter()
+        .map(|user| json!({"secondary": {"node": user}}))
+        .collect();
     let affinity = owner.map(|owner| format!("host:{owner}"));
     entry(
         Key::Block(cidr),
@@ -48,7 +67,10 @@ fn state(entries: &[Entry]) -> State {
 fn local() -> Local {
     let uplink = InterfaceAddresses {
         name: "eth0".to_owned(),
-        addresses: vec!["10.0.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+        addresses: vec![
+            "10.0.0.1/24".parse().unwrap(),
+            "fd00::1/64".parse().unwrap(),
+        ],
     };
     Local {
         addresses: uplink.addresses.iter().map(IpNetwork::ip).collect(),
@@ -67,7 +89,12 @@ fn shown(picture: &Picture) -> Vec<String> {
             },
             other => format!("{other:?}").to_lowercase(),
         };
-        format!("{} {way} proto {}: {}", route.dst, route.protocol, picture.sources[&route.key()])
+        format!(
+            "{} {way} proto {}: {}",
+            route.dst,
+            route.protocol,
+            picture.sources[&route.key()]
+        )
     };
     picture.desired.routes().map(text).collect()
 }
@@ -107,9 +134,18 @@ fn endpoints_blocks_and_borrowed_addresses_become_routes() {
     );
     let neighbours: Vec<&Neighbour> = picture.desired.neighbours().collect();
     assert_eq!(neighbours.len(), 2);
-    assert!(neighbours.iter().all(|neighbour| neighbour.interface == "cali1"
-        && neighbour.kind == NeighbourKind::Permanent("02:00:00:00:00:01".parse().unwrap())));
-    assert!(picture.settings["cali1"].iter().any(|s| s.path == "net/ipv4/conf/cali1/proxy_arp"));
+    assert!(
+        neighbours
+            .iter()
+            .all(|neighbour| neighbour.interface == "cali1"
+                && neighbour.kind
+                    == NeighbourKind::Permanent("02:00:00:00:00:01".parse().unwrap()))
+    );
+    assert!(
+        picture.settings["cali1"]
+            .iter()
+            .any(|s| s.path == "net/ipv4/conf/cali1/proxy_arp")
+    );
     assert_eq!(picture.host_settings.len(), 2);
     assert!(picture.unreachable.is_empty() && picture.problems.is_empty());
 }
@@ -147,10 +183,16 @@ fn an_endpoint_without_usable_interface_gets_nothing() {
         endpoint("n1", "c", "cali1", &[]),
         block("192.168.0.0/26", Some("n1"), &["n1", "n1"]),
     ]);
-    assert_eq!(shown(&picture), ["192.168.0.0/26 blackhole proto 80: block of this node"]);
+    assert_eq!(
+        shown(&picture),
+        ["192.168.0.0/26 blackhole proto 80: block of this node"]
+    );
     assert_eq!(picture.desired.neighbours().count(), 0);
-    let hindrances: Vec<&str> =
-        picture.endpoints.values().map(|placed| placed.hindrance.as_deref().unwrap()).collect();
+    let hindrances: Vec<&str> = picture
+        .endpoints
+        .values()
+        .map(|placed| placed.hindrance.as_deref().unwrap())
+        .collect();
     assert_eq!(
         hindrances,
         [
@@ -178,16 +220,27 @@ fn who_claims_what_is_taken_is_told() {
     );
     let problems: Vec<String> = picture.problems.iter().map(Problem::to_string).collect();
     assert_eq!(problems.len(), 2);
-    assert!(problems[0].starts_with("endpoints cni/default/a/eth0 and cni/default/b/eth0 both have 192.168.0.1;"));
+    assert!(
+        problems[0].starts_with(
+            "endpoints cni/default/a/eth0 and cni/default/b/eth0 both have 192.168.0.1;"
+        )
+    );
     assert!(problems[1].contains("which its block gives to node n3"));
 }
 
 #[test]
 fn the_gateway_is_routed_where_nothing_else_leads_there() {
     let entries = [endpoint("n1", "a", "cali1", &["192.168.0.1/32"])];
-    let alone = Local { gateway_routed: false, ..local() };
+    let alone = Local {
+        gateway_routed: false,
+        ..local()
+    };
     let picture = calculate(&state(&entries), &Settings::default(), &alone);
-    assert!(shown(&picture).iter().any(|line| line.starts_with("169.254.1.1/32 dev lo")));
+    assert!(
+        shown(&picture)
+            .iter()
+            .any(|line| line.starts_with("169.254.1.1/32 dev lo"))
+    );
     let picture = calculate(&state(&[]), &Settings::default(), &alone);
     assert!(shown(&picture).is_empty());
     assert_eq!(draw(&entries).desired.routes().count(), 1);
@@ -201,9 +254,15 @@ fn ipv6_is_left_alone_where_it_is_switched_off() {
         block("fd65::/122", Some("n1"), &["n2"]),
         block("fd65::40/122", Some("n2"), &[]),
     ];
-    let settings = Settings { ipv6: false, ..Settings::default() };
+    let settings = Settings {
+        ipv6: false,
+        ..Settings::default()
+    };
     let picture = calculate(&state(&entries), &settings, &local());
-    assert_eq!(shown(&picture), ["192.168.0.1/32 dev cali1 proto 3: endpoint cni/default/a/eth0"]);
+    assert_eq!(
+        shown(&picture),
+        ["192.168.0.1/32 dev cali1 proto 3: endpoint cni/default/a/eth0"]
+    );
     assert_eq!(picture.host_settings.len(), 1);
 }
 
@@ -219,7 +278,8 @@ fn after(observed: &Observed, plan: &Plan) -> Observed {
             }
             Step::DeleteRoute(route) => now.routes.retain(|other| other != route),
             Step::SetNeighbour(neighbour) => {
-                now.neighbours.retain(|other| other.key() != neighbour.key());
+                now.neighbours
+                    .retain(|other| other.key() != neighbour.key());
                 now.neighbours.push(neighbour.clone());
             }
             Step::DeleteNeighbour(neighbour) => now.neighbours.retain(|other| other != neighbour),
@@ -231,7 +291,8 @@ fn after(observed: &Observed, plan: &Plan) -> Observed {
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let names = || prop::sample::select(vec!["n1", "n2", "n3"]);
     let nodes = prop::collection::vec((names(), 1..5u8), 0..4).prop_map(|nodes| {
-        let each = |(name, last): &(&str, u8)| node(name, &format!("10.0.{}.{last}/24", last % 2), "");
+        let each =
+            |(name, last): &(&str, u8)| node(name, &format!("10.0.{}.{last}/24", last % 2), "");
         nodes.iter().map(each).collect::<Vec<_>>()
     });
     let users = prop::collection::vec(names(), 0..4);
@@ -245,8 +306,16 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let endpoints = prop::collection::vec((names(), 0..4u8, 1..4u8, 0..24u8), 0..6);
     let endpoints = endpoints.prop_map(|endpoints| {
         let each = |(node, id, interface, last): &(&str, u8, u8, u8)| {
-            let addresses = [format!("192.168.0.{last}/32"), format!("fd65::{last:x}/128")];
-            endpoint(node, &format!("c{id}"), &format!("cali{interface}"), &addresses.each_ref().map(String::as_str))
+            let addresses = [
+                format!("192.168.0.{last}/32"),
+                format!("fd65::{last:x}/128"),
+            ];
+            endpoint(
+                node,
+                &format!("c{id}"),
+                &format!("cali{interface}"),
+                &addresses.each_ref().map(String::as_str),
+            )
         };
         endpoints.iter().map(each).collect::<Vec<_>>()
     });

@@ -147,7 +147,10 @@ impl Source<'_> {
         let cidr = self.read(kind.cidr, |text| match text.parse::<Cidr>() {
             _ if text.eq_ignore_ascii_case("none") => Ok(None),
             Ok(cidr) if cidr.family() == family => Ok(Some(cidr)),
-            _ => Err(format!("give an {family} prefix such as {}, or none", kind.example)),
+            _ => Err(format!(
+                "give an {family} prefix such as {}, or none",
+                kind.example
+            )),
         })?;
         let cidr = match cidr {
             Some(told) => told,
@@ -161,9 +164,15 @@ impl Source<'_> {
         })?;
         let block_size = block_size.unwrap_or(usual);
         if block_size < cidr.length() {
-            let (name, value) = self.named(kind.cidr).unwrap_or((kind.cidr.to_owned(), cidr.to_string()));
+            let (name, value) = self
+                .named(kind.cidr)
+                .unwrap_or_else(|| (kind.cidr.to_owned(), cidr.to_string()));
             let reason = format!("the prefix is smaller than one block of /{block_size}");
-            return Err(ConfigError { name, value, reason });
+            return Err(ConfigError {
+                name,
+                value,
+                reason,
+            });
         }
         let ipip = match kind.ipip {
             Some(variable) => self.read(variable, encap)?.unwrap_or_default(),
@@ -184,12 +193,16 @@ impl Source<'_> {
             nat_outgoing: self.boolean(kind.nat_outgoing)?.unwrap_or(kind.usually_nat),
             ipip,
             vxlan,
-            node_selector: self.text(kind.node_selector).unwrap_or_else(|| "all()".to_owned()),
+            node_selector: self
+                .text(kind.node_selector)
+                .unwrap_or_else(|| "all()".to_owned()),
         }))
     }
 
     fn named(&self, variable: &str) -> Option<(String, String)> {
-        let setting = SETTINGS.iter().find(|setting| setting.variable == variable)?;
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.variable == variable)?;
         let (name, value) = (self.given)(setting)?;
         let value = value.trim();
         (!value.is_empty()).then(|| (name, value.to_owned()))
@@ -205,7 +218,11 @@ impl Source<'_> {
         };
         match parse(&value) {
             Ok(parsed) => Ok(Some(parsed)),
-            Err(reason) => Err(ConfigError { name, value, reason }),
+            Err(reason) => Err(ConfigError {
+                name,
+                value,
+                reason,
+            }),
         }
     }
 }
@@ -228,9 +245,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(wrong)?;
         let (number, tail) = rest.split_at(digits);
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
         let seconds = match unit {
             "ms" => 0.001,
@@ -339,7 +360,9 @@ pub(crate) fn is_node_name(text: &str) -> bool {
     text.len() <= 253
         && text.starts_with(edge)
         && text.ends_with(edge)
-        && text.chars().all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
+        && text
+            .chars()
+            .all(|c| edge(c) || matches!(c, '-' | '_' | '.'))
 }
 
 fn split(text: &str) -> Vec<String> {
@@ -403,7 +426,13 @@ mod tests {
 
     #[test]
     fn durations_are_seconds_or_go_durations() {
-        for (text, millis) in [("90", 90_000), ("0", 0), ("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000)] {
+        for (text, millis) in [
+            ("90", 90_000),
+            ("0", 0),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("1.5h", 5_400_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["-1", "s", "5d", "1m30", "NaN", "1e300h"] {

@@ -31,7 +31,7 @@ pub struct Settings {
 
 impl Settings {
     /// The first source that says something wins; where none does, the default holds.
-    pub fn resolve<'t>(sources: [Option<&'t Tunables>; 3]) -> Self {
+    pub fn resolve(sources: [Option<&Tunables>; 3]) -> Self {
         fn first<'t, T>(
             sources: &[Option<&'t Tunables>],
             field: impl Fn(&'t Tunables) -> Option<&'t T>,
@@ -44,8 +44,12 @@ impl Settings {
             interface_prefixes: first(&sources, |t| t.interface_prefixes.as_ref())
                 .cloned()
                 .unwrap_or_else(|| vec![margay_endpoint::DEFAULT_PREFIX.to_owned()]),
-            log_severity: first(&sources, |t| t.log_severity.as_ref()).copied().unwrap_or_default(),
-            ipv6: first(&sources, |t| t.ipv6.as_ref()).copied().unwrap_or(true),
+            log_severity: first(&sources, |t| t.log_severity.as_ref())
+                .copied()
+                .unwrap_or_default(),
+            ipv6: first(&sources, |t| t.ipv6.as_ref())
+                .copied()
+                .unwrap_or(true),
             route_refresh: (!refresh.is_zero()).then_some(refresh),
             mtu_interfaces: first(&sources, |t| t.mtu_interfaces.as_ref())
                 .cloned()
@@ -75,7 +79,10 @@ pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
         Some(Value::Object(spec)) => spec,
         Some(_) => return Err("spec is no object".to_owned()),
     };
-    let mut reader = Reader { spec, wrong: Vec::new() };
+    let mut reader = Reader {
+        spec,
+        wrong: Vec::new(),
+    };
     let tunables = Tunables {
         interface_prefixes: reader.field("interfacePrefix", config::interface_prefixes),
         log_severity: reader.field("logSeverityScreen", config::severity),

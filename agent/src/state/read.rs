@@ -40,7 +40,11 @@ fn node_address(
 
 pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
     let pool = IPPool::decode(value).map_err(text)?;
-    let cidr = pool.spec.cidr.parse().map_err(|error| format!("spec.cidr: {error}"))?;
+    let cidr = pool
+        .spec
+        .cidr
+        .parse()
+        .map_err(|error| format!("spec.cidr: {error}"))?;
     Ok(Pool {
         cidr,
         ipip: pool.spec.ipip_mode.unwrap_or_default(),
@@ -71,7 +75,11 @@ pub(super) fn block(cidr: Cidr, value: &[u8]) -> Result<Block, String> {
             borrowed.insert(address, user.clone());
         }
     }
-    Ok(Block { node, borrowed, used })
+    Ok(Block {
+        node,
+        borrowed,
+        used,
+    })
 }
 
 pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<Endpoint, String> {
@@ -79,7 +87,9 @@ pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<En
     let spec = endpoint.spec;
     let interface = spec.interface_name.unwrap_or_default();
     if !is_valid_interface_name(&interface) {
-        return Err(format!("spec.interfaceName {interface:?} is no interface name"));
+        return Err(format!(
+            "spec.interfaceName {interface:?} is no interface name"
+        ));
     }
     let mac = match spec.mac.as_deref() {
         None | Some("") => None,
@@ -89,12 +99,25 @@ pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<En
         Ok(network) if is_host(&network) && is_usable(network.ip()) => Ok(network.ip()),
         _ => Err(format!("spec.ipNetworks: {network:?} is no single address")),
     };
-    let addresses = spec.ip_networks.iter().map(address).collect::<Result<_, _>>()?;
+    let addresses = spec
+        .ip_networks
+        .iter()
+        .map(address)
+        .collect::<Result<_, _>>()?;
     let namespace = match key {
-        Key::Resource { namespace: Some(namespace), .. } => namespace.clone(),
+        Key::Resource {
+            namespace: Some(namespace),
+            ..
+        } => namespace.clone(),
         _ => String::new(),
     };
-    Ok(Endpoint { name, namespace, interface, mac, addresses })
+    Ok(Endpoint {
+        name,
+        namespace,
+        interface,
+        mac,
+        addresses,
+    })
 }
 
 fn is_host(network: &IpNetwork) -> bool {
