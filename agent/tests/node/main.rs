@@ -1,0 +1,6 @@
+//! Whole agents in network namespaces of their own, on one embedded store.
+
+mod fixture;
+mod life;
+mod name;
+mod routes;
