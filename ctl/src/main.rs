@@ -1,3 +1,2 @@
 //! The command line for people.
-
 fn main() {}

@@ -10,7 +10,7 @@ pub mod client;
 pub mod error;
 pub mod object;
 
-pub use client::delete::{Deleted, Note};
+pub use client::delete::{Deleted, Note, tunnel_addresses};
 pub use client::{Applied, Client, Effect, Listing};
 pub use error::{Id, ResourceError};
 pub use object::{Object, Stamps};

@@ -232,7 +232,8 @@ impl<S: Store, T: Stamps> Client<'_, S, T> {
             return Err(id.conflict());
         }
         let mut notes = Vec::new();
-        let mut addresses = tunnel_addresses(&entry);
+        let node = Node::decode(&entry.value).unwrap_or_default();
+        let mut addresses = tunnel_addresses(&node);
         let endpoints = self.endpoints_of(id).await?;
         for endpoint in &endpoints {
             let spec = WorkloadEndpoint::decode(&endpoint.value)
@@ -372,11 +373,8 @@ impl<S: Store, T: Stamps> Client<'_, S, T> {
     }
 }
 
-/// The addresses of the node's tunnel devices.
-fn tunnel_addresses(entry: &Entry) -> Vec<IpAddr> {
-    let Ok(node) = Node::decode(&entry.value) else {
-        return Vec::new();
-    };
+/// The addresses of a node's tunnel devices.
+pub fn tunnel_addresses(node: &Node) -> Vec<IpAddr> {
     let Ok(spec) = serde_json::to_value(&node.spec) else {
         return Vec::new();
     };
