@@ -1,3 +1,72 @@
 //! The CNI network plugin: one ADD, DEL, CHECK, GC, STATUS or VERSION, then exit.
 
-fn main() {}
+mod add;
+mod check;
+mod config;
+mod del;
+mod gc;
+mod identity;
+mod kernel;
+mod record;
+mod status;
+
+use std::process::ExitCode;
+
+use margay_call::{block_on, environment};
+use margay_cni::error::Error;
+use margay_cni::{Request, ResultDoc};
+use margay_plugin::{Level, Plugin, log};
+
+use crate::config::Config;
+
+/// The plugin.
+#[derive(Debug)]
+struct Margay;
+
+impl Plugin for Margay {
+    fn name(&self) -> &str {
+        "margay"
+    }
+
+    fn about(&self) -> String {
+        format!("Margay network plugin {}", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn add(&self, request: &Request) -> Result<ResultDoc, Error> {
+        let config = Config::read(&request.conf, &environment)?;
+        block_on(add::run(&config, request))
+    }
+
+    fn undo(&self, request: &Request) {
+        if let Err(error) = self.del(request) {
+            log(
+                Level::Error,
+                &format!("undoing an ADD nobody heard of: {error}"),
+            );
+        }
+    }
+
+    fn del(&self, request: &Request) -> Result<(), Error> {
+        let config = Config::read(&request.conf, &environment);
+        block_on(del::run(config.as_ref(), request))
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        let config = Config::read(&request.conf, &environment)?;
+        block_on(check::run(&config, request))
+    }
+
+    fn gc(&self, request: &Request) -> Result<(), Error> {
+        let config = Config::read(&request.conf, &environment)?;
+        block_on(gc::run(&config, request))
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Error> {
+        let config = Config::read(&request.conf, &environment)?;
+        block_on(status::run(&config, request))
+    }
+}
+
+fn main() -> ExitCode {
+    margay_plugin::run(&Margay)
+}

@@ -1,3 +1,240 @@
 //! The CNI IPAM plugin: addresses out of the store for any network plugin.
+//!
+//! It never enters a container's namespace, and keeps no state but what the store holds.
 
-fn main() {}
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use ipnetwork::IpNetwork;
+use margay_call::{
+    Hints, Settings, block_on, check_addresses, datastore_ready, environment, from_ipam,
+    from_store, give_back_leaks, now, open, request,
+};
+use margay_cni::error::{Error, code};
+use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
+use margay_ipam_core::allocator::{Companion, Proceed};
+use margay_ipam_core::{Allocator, Assigned, Assignment, IpamError, NoCompanion, Release};
+use margay_model::{Key, Kind};
+use margay_plugin::{Level, Plugin, log, progress};
+use margay_store::{Answer, Read, Store, Write};
+
+/// The plugin.
+#[derive(Debug)]
+struct Ipam;
+
+impl Plugin for Ipam {
+    fn name(&self) -> &str {
+        "margay-ipam"
+    }
+
+    fn about(&self) -> String {
+        format!("Margay IPAM plugin {}", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn add(&self, call: &Request) -> Result<ResultDoc, Error> {
+        block_on(add(call))
+    }
+
+    fn undo(&self, call: &Request) {
+        if let Err(error) = self.del(call) {
+            log(
+                Level::Error,
+                &format!("undoing an ADD nobody heard of: {error}"),
+            );
+        }
+    }
+
+    fn del(&self, call: &Request) -> Result<(), Error> {
+        block_on(del(call)).map_err(Error::for_del)
+    }
+
+    fn check(&self, call: &Request) -> Result<(), Error> {
+        block_on(check(call))
+    }
+
+    fn gc(&self, call: &Request) -> Result<(), Error> {
+        block_on(gc(call))
+    }
+
+    fn status(&self, call: &Request) -> Result<(), Error> {
+        block_on(status(call))
+    }
+}
+
+fn main() -> ExitCode {
+    margay_plugin::run(&Ipam)
+}
+
+/// Refuses while the store is locked; reads that in the allocator's own round trip.
+#[derive(Debug)]
+struct Gate;
+
+/// An error of a call, from whichever side.
+#[derive(Debug)]
+struct Failure(Error);
+
+impl From<IpamError> for Failure {
+    fn from(error: IpamError) -> Self {
+        Self(from_ipam(&error))
+    }
+}
+
+impl Companion for Gate {
+    type Error = Failure;
+
+    fn reads(&self) -> Vec<Read> {
+        vec![Read::Get(Key::resource(
+            Kind::ClusterInformation,
+            "default",
+        ))]
+    }
+
+    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
+        let cluster = answers.first().and_then(|answer| answer.entries.first());
+        datastore_ready(cluster).map_err(Failure)?;
+        Ok(Proceed::Go)
+    }
+
+    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
+        Ok(Vec::new())
+    }
+}
+
+async fn add(call: &Request) -> Result<ResultDoc, Error> {
+    let settings = Settings::read(&call.conf, &environment)?;
+    let node = settings.node.name()?;
+    let store = open(&settings)?;
+    let hints = Hints::of(call.conf.raw(), &node);
+    let wanted = request(call, &node, hints.read(), now())?;
+    progress(format!("waiting for {}", store.describe()));
+    let made = Allocator::new(&store)
+        .assign(&wanted, &mut Gate)
+        .await
+        .map_err(|Failure(error)| error)?;
+    let Assignment::Made {
+        assigned,
+        hints: used,
+    } = made
+    else {
+        return Err(Error::new(
+            code::INTERNAL,
+            "the assignment stopped without a reason",
+        ));
+    };
+    hints.write(&used);
+    Ok(result(call, &assigned))
+}
+
+/// Each address with its block's prefix length. Calico's network plugin, and ours, also wants it as a route: to
+/// them a result without routes means that the host shall have none.
+fn result(call: &Request, assigned: &[Assigned]) -> ResultDoc {
+    let mut result = ResultDoc::default();
+    let wants_routes = matches!(call.conf.plugin_type(), Some("margay" | "calico"));
+    for one in assigned {
+        let Ok(address) = IpNetwork::new(one.address, one.block.length()) else {
+            continue;
+        };
+        result.ips.push(Ip {
+            address,
+            gateway: None,
+            interface: None,
+        });
+        if wants_routes {
+            result.routes.push(Route::new(address, None));
+        }
+    }
+    result
+}
+
+async fn del(call: &Request) -> Result<(), Error> {
+    let settings = Settings::read(&call.conf, &environment)?;
+    let node = settings.node.name_or_guess();
+    let store = open(&settings)?;
+    let mut release = Release {
+        node: node.clone(),
+        handle: format!("{}.{}", settings.network, call.container_id),
+        interface: Some(call.ifname.clone()),
+        hints: Hints::of(call.conf.raw(), &node).read(),
+        now: now(),
+    };
+    progress(format!("waiting for {}", store.describe()));
+    let allocator = Allocator::new(&store);
+    allocator
+        .release(&release, &mut NoCompanion)
+        .await
+        .map_err(|error| from_ipam(&error))?;
+    release.handle = match call.args.pod() {
+        Some((namespace, pod)) => format!("{namespace}.{pod}"),
+        None => call.container_id.clone(),
+    };
+    release.interface = None;
+    allocator
+        .release(&release, &mut NoCompanion)
+        .await
+        .map_err(|error| from_ipam(&error))?;
+    Ok(())
+}
+
+async fn check(call: &Request) -> Result<(), Error> {
+    let settings = Settings::read(&call.conf, &environment)?;
+    let store = open(&settings)?;
+    let handle = format!("{}.{}", settings.network, call.container_id);
+    let previous = call.conf.required_prev_result()?;
+    let addresses: Vec<IpAddr> = previous.ips.iter().map(|ip| ip.address.ip()).collect();
+    progress(format!("waiting for {}", store.describe()));
+    let reads = [Read::Get(Key::Handle(handle.clone()))];
+    let snapshot = store
+        .read_many(&reads)
+        .await
+        .map_err(|error| from_store(&error))?;
+    check_addresses(
+        &store,
+        &handle,
+        snapshot.answers.into_iter().next(),
+        &addresses,
+    )
+    .await
+}
+
+async fn gc(call: &Request) -> Result<(), Error> {
+    let valid = call.conf.valid_attachments()?;
+    if valid == ValidAttachments::Unknown {
+        return Ok(());
+    }
+    let settings = Settings::read(&call.conf, &environment)?;
+    let node = settings.node.name_or_guess();
+    let store = open(&settings)?;
+    progress(format!("waiting for {}", store.describe()));
+    let failures = give_back_leaks(&store, &node, &settings.network, &valid, now()).await?;
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => {
+            let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "{} of the addresses could not be given back: {first}",
+                all.len()
+            );
+            Err(Error::new(code::IO, message).with_details(all.join("; ")))
+        }
+    }
+}
+
+async fn status(call: &Request) -> Result<(), Error> {
+    let settings = Settings::read(&call.conf, &environment)?;
+    let not_available = |error: Error| {
+        let details = format!("code {}: {}", error.code, error.details);
+        Error::new(code::NOT_AVAILABLE, error.msg).with_details(details)
+    };
+    let node = settings.node.name().map_err(not_available)?;
+    let store = open(&settings)?;
+    progress(format!("waiting for {}", store.describe()));
+    let cluster = store
+        .get(&Key::resource(Kind::ClusterInformation, "default"))
+        .await
+        .map_err(|error| not_available(from_store(&error)))?;
+    datastore_ready(cluster.as_ref()).map_err(not_available)?;
+    let hints = Hints::of(call.conf.raw(), &node).read();
+    let wanted = request(call, &node, hints, now())?;
+    let could = Allocator::new(&store).could_assign(&wanted).await;
+    could.map_err(|error| not_available(from_ipam(&error)))
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use margay_model::ipam::Attribute;
 use margay_model::key::Owner;
 use margay_model::resource::pool::AllowedUse;
 use margay_model::time::Timestamp;
@@ -36,6 +37,8 @@ pub struct Request {
     pub node: String,
     /// Handle under which the addresses can be given back.
     pub handle: String,
+    /// Interface in the container. What the same handle and interface hold already is not assigned twice.
+    pub interface: String,
     /// Owner facts beside `node` and `timestamp`, which are added: `pod`, `namespace`, …
     pub owner: BTreeMap<String, String>,
     /// The addresses wanted.
@@ -59,8 +62,10 @@ pub struct Assigned {
     pub address: IpAddr,
     /// Its block.
     pub block: Cidr,
-    /// Name of its pool.
+    /// Name of its pool; empty when it lies in none any more.
     pub pool: String,
+    /// Whether the handle held it before, for the same interface.
+    pub held_before: bool,
 }
 
 /// What became of a request.
@@ -160,19 +165,8 @@ impl<'s, S: Store> Allocator<'s, S> {
         request: &Request,
         companion: &mut C,
     ) -> Result<Assignment, C::Error> {
-        let mut owner = request.owner.clone();
-        owner.insert("node".to_owned(), request.node.clone());
-        owner.insert("timestamp".to_owned(), request.now.go_string());
-        let demand = Demand {
-            node: &request.node,
-            handle: &request.handle,
-            owner: &owner,
-            wants: &request.wants,
-            purpose: request.purpose,
-            max_blocks: request.max_blocks,
-            namespace_labels: request.namespace_labels.as_ref(),
-            now: request.now,
-        };
+        let owner = owner_facts(request);
+        let demand = demand(request, &owner);
         let mut attempts = Attempts::new(&request.node);
         loop {
             let mut view = View::default();
@@ -202,6 +196,12 @@ impl<'s, S: Store> Allocator<'s, S> {
                 let mut writes = commit.writes.clone();
                 writes.extend(companion.writes(&addresses)?);
                 let batch = Batch { writes };
+                if batch.writes.is_empty() {
+                    return Ok(Assignment::Made {
+                        assigned: commit.assigned,
+                        hints: commit.own_blocks,
+                    });
+                }
                 match self.store.commit(&batch).await {
                     Ok(Outcome::Committed(_)) => {
                         return Ok(Assignment::Made {
@@ -229,6 +229,29 @@ impl<'s, S: Store> Allocator<'s, S> {
                         return Err(IpamError::from(error).into());
                     }
                     Err(error) => return Err(IpamError::from(error).into()),
+                }
+            }
+        }
+    }
+
+    /// Whether [`Allocator::assign`] would succeed now, without writing anything.
+    ///
+    /// # Errors
+    /// What it would answer.
+    pub async fn could_assign(&self, request: &Request) -> Result<(), IpamError> {
+        let owner = owner_facts(request);
+        let demand = demand(request, &owner);
+        let mut view = View::default();
+        let reads = plan::first_reads(&demand, &request.hints);
+        self.begin(&mut view, demand.node, reads, &mut NoCompanion)
+            .await?;
+        loop {
+            match plan::next(&view, &demand) {
+                Step::Fail(error) => return Err(error),
+                Step::Commit(_) => return Ok(()),
+                Step::Read(reads) => {
+                    let snapshot = self.store.read_many(&reads).await?;
+                    absorb(&mut view, demand.node, &reads, snapshot)?;
                 }
             }
         }
@@ -267,11 +290,36 @@ impl<'s, S: Store> Allocator<'s, S> {
                 attribute.handle_id.as_deref() == Some(demand.handle)
                     && attribute.secondary == *demand.owner
             });
-            if !ours {
+            if !ours && !assigned.held_before {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+/// What is stored with each address.
+fn owner_facts(request: &Request) -> BTreeMap<String, String> {
+    let mut owner = request.owner.clone();
+    owner.insert("node".to_owned(), request.node.clone());
+    owner.insert("timestamp".to_owned(), request.now.go_string());
+    if request.interface != FIRST_INTERFACE {
+        owner.insert(INTERFACE.to_owned(), request.interface.clone());
+    }
+    owner
+}
+
+fn demand<'a>(request: &'a Request, owner: &'a BTreeMap<String, String>) -> Demand<'a> {
+    Demand {
+        node: &request.node,
+        handle: &request.handle,
+        interface: &request.interface,
+        owner,
+        wants: &request.wants,
+        purpose: request.purpose,
+        max_blocks: request.max_blocks,
+        namespace_labels: request.namespace_labels.as_ref(),
+        now: request.now,
     }
 }
 
@@ -331,4 +379,16 @@ impl Attempts {
     }
 }
 
+/// Whether an address of a handle is held for this interface of the container: the owner fact `ifname`, which
+/// is left out for `eth0`, as writers that know one interface only leave it out.
+pub(crate) fn is_for_interface(attribute: &Attribute, interface: &str) -> bool {
+    attribute
+        .secondary
+        .get(INTERFACE)
+        .map_or(FIRST_INTERFACE, String::as_str)
+        == interface
+}
+
+const FIRST_INTERFACE: &str = "eth0";
+const INTERFACE: &str = "ifname";
 const MOST_ATTEMPTS: u32 = 100;

@@ -21,4 +21,4 @@ pub mod reservation;
 
 pub use allocator::{Allocator, Assigned, Assignment, Companion, NoCompanion, Request, Want};
 pub use error::{IpamError, PoolRefusal, Refusal};
-pub use release::{Release, ReleaseCompanion, Released, Scope};
+pub use release::{Release, ReleaseCompanion, Released};

@@ -19,7 +19,7 @@ use margay_store::{Read, Write};
 use crate::allocator::{Assigned, Want};
 use crate::error::{IpamError, PoolRefusal, Refusal};
 use crate::pool::{Chooser, Pool};
-use crate::{block, candidates};
+use crate::{block, candidates, handle};
 use draft::Draft;
 use view::{Slot, View};
 
@@ -30,6 +30,8 @@ pub struct Demand<'a> {
     pub node: &'a str,
     /// Handle under which the addresses can be given back.
     pub handle: &'a str,
+    /// Interface in the container.
+    pub interface: &'a str,
     /// Owner facts stored with each address (`node`, `timestamp`, `pod`, `namespace`, …).
     pub owner: &'a BTreeMap<String, String>,
     /// The addresses wanted; all are assigned, or none.
@@ -92,7 +94,13 @@ pub fn next(view: &View, demand: &Demand<'_>) -> Step {
         });
     }
     let mut draft = Draft::new(view, demand);
+    if let Some(reads) = unread_of_handle(view) {
+        return Step::Read(reads);
+    }
     for want in demand.wants {
+        if draft.adopt(want) {
+            continue;
+        }
         let placed = match want {
             Want::Exact(address) => exact(view, demand, &mut draft, *address),
             Want::Auto { family, pools } => auto(view, demand, &mut draft, *family, pools),
@@ -112,6 +120,17 @@ pub fn next(view: &View, demand: &Demand<'_>) -> Step {
 enum Stop {
     Read(Vec<Read>),
     Fail(IpamError),
+}
+
+/// The blocks that the handle names and that have not been read: they may hold what is wanted already.
+fn unread_of_handle(view: &View) -> Option<Vec<Read>> {
+    let (held, _) = view.handle.as_ref()?;
+    let reads: Vec<Read> = handle::blocks(held)
+        .filter(|cidr| matches!(view.slot(*cidr), Slot::Unknown | Slot::Present))
+        .map(|cidr| Read::Get(Key::Block(cidr)))
+        .take(READ_AT_ONCE)
+        .collect();
+    (!reads.is_empty()).then_some(reads)
 }
 
 /// Assigns one particular address. Its block is claimed for the node when it does not exist yet.

@@ -9,7 +9,7 @@ use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Prefix};
 use margay_store::{Batch, Outcome, Read, Store, Write};
 
-use crate::allocator::{Allocator, Attempts, Companion, Proceed, absorb};
+use crate::allocator::{Allocator, Attempts, Companion, Proceed, absorb, is_for_interface};
 use crate::error::IpamError;
 use crate::plan::draft::encode;
 use crate::plan::view::{Slot, View, common_reads};
@@ -22,19 +22,12 @@ pub struct Release {
     pub node: String,
     /// Only addresses of this handle are given back.
     pub handle: String,
+    /// Only addresses held for this interface of the container; all of the handle's where `None`.
+    pub interface: Option<String>,
     /// Blocks that will likely be needed.
     pub hints: Vec<Cidr>,
     /// The time.
     pub now: Timestamp,
-}
-
-/// Which of the handle's addresses; asked of a companion after it has inspected what it read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Addresses that are looked for even where the handle does not name their block.
-    pub also: Vec<IpAddr>,
-    /// Addresses that are kept.
-    pub keep: Vec<IpAddr>,
 }
 
 /// What was given back.
@@ -68,9 +61,10 @@ pub struct ReleasedAddresses {
 
 /// A [`Companion`] of a release.
 pub trait ReleaseCompanion: Companion {
-    /// Which of the handle's addresses are meant.
-    fn scope(&self) -> Scope {
-        Scope::default()
+    /// Addresses to look for even where the handle does not name their block; asked after
+    /// [`Companion::inspect`].
+    fn also(&self) -> Vec<IpAddr> {
+        Vec::new()
     }
 }
 
@@ -108,9 +102,10 @@ impl<S: Store> Allocator<'_, S> {
             {
                 return Ok(Released::default());
             }
-            let scope = companion.scope();
-            let blocks = self.read_blocks(&mut view, request, &scope).await?;
-            let (mut writes, released) = plan(&view, request, &scope, &blocks)?;
+            let blocks = self
+                .read_blocks(&mut view, request, &companion.also())
+                .await?;
+            let (mut writes, released) = plan(&view, request, &blocks)?;
             writes.extend(companion.writes(&released.addresses)?);
             if writes.is_empty() {
                 return Ok(released);
@@ -238,14 +233,14 @@ impl<S: Store> Allocator<'_, S> {
         &self,
         view: &mut View,
         request: &Release,
-        scope: &Scope,
+        also: &[IpAddr],
     ) -> Result<BTreeSet<Cidr>, IpamError> {
         let mut wanted: BTreeSet<Cidr> = view
             .handle
             .iter()
             .flat_map(|(held, _)| handle::blocks(held))
             .collect();
-        for address in &scope.also {
+        for address in also {
             if !wanted.iter().any(|cidr| cidr.contains(*address)) {
                 wanted.extend(view.pools.iter().find_map(|pool| pool.block_of(*address)));
             }
@@ -388,11 +383,10 @@ impl<S: Store> Allocator<'_, S> {
     }
 }
 
-/// The writes that give back what the scope means, from blocks that have been read.
+/// The writes that give back what is meant, from blocks that have been read.
 fn plan(
     view: &View,
     request: &Release,
-    scope: &Scope,
     blocks: &BTreeSet<Cidr>,
 ) -> Result<(Vec<Write>, Released), IpamError> {
     let mut writes = Vec::new();
@@ -415,8 +409,12 @@ fn plan(
             &mut held,
             view.config.ip_cooldown_seconds,
             request.now,
-            |address, attribute| {
-                is_of(attribute, &request.handle) && !scope.keep.contains(&address)
+            |_, attribute| {
+                is_of(attribute, &request.handle)
+                    && request
+                        .interface
+                        .as_deref()
+                        .is_none_or(|interface| is_for_interface(attribute, interface))
             },
         );
         handle::set(&mut counted, *cidr, held_by(&held, &request.handle));

@@ -106,6 +106,28 @@ pub fn unescape_id(id: &str) -> String {
     id.replace("%2f", "/").replace("%25", "%")
 }
 
+/// Name of the file in which a node's agent says that an endpoint's policy is in force: orchestrator,
+/// `<namespace>/<workload>` and endpoint, each escaped as a URL path segment (RFC 3986 section 3.3), joined by
+/// blanks.
+pub fn status_file(orchestrator: &str, workload: &str, endpoint: &str) -> String {
+    [orchestrator, workload, endpoint]
+        .map(path_segment)
+        .join(" ")
+}
+
+/// Percent-encodes what may not stand in a path segment, and `;` and `,`, as Go's `url.PathEscape` does.
+fn path_segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +152,14 @@ mod tests {
         assert!(name("n", "cni", "", "eth0").encode().is_err());
         assert_eq!(EndpointName::parse("a-b-c"), None);
         assert_eq!(EndpointName::parse("a-b-c-d-e"), None);
+    }
+
+    #[test]
+    fn status_files_are_named_as_recorded() {
+        assert_eq!(
+            status_file("cni", "default/ctr 1", "eth0"),
+            "cni default%2Fctr%201 eth0"
+        );
     }
 
     #[test]

@@ -46,6 +46,12 @@ impl Timestamp {
         )
     }
 
+    /// Reads [`Timestamp::go_string`]; `None` for any other text.
+    pub fn parse_go_string(text: &str) -> Option<Self> {
+        let (date, clock) = text.strip_suffix(" +0000 UTC")?.split_once(' ')?;
+        Self::parse_rfc3339(&format!("{date}T{clock}Z"))
+    }
+
     /// Reads RFC 3339 in UTC (`…Z`), with or without a fraction; `None` for any other text.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let body = text.strip_suffix('Z')?;
@@ -132,6 +138,7 @@ mod tests {
             nanos: 500_666_257,
         };
         assert_eq!(time.go_string(), "2026-11-23 00:26:06.500666257 +0000 UTC");
+        assert_eq!(Timestamp::parse_go_string(&time.go_string()), Some(time));
         assert_eq!(time.rfc3339(), "2026-11-23T00:26:06Z");
         let time = Timestamp {
             seconds: 1_795_395_471,

@@ -11,7 +11,7 @@ use margay_store::{Revision, Write};
 
 use super::view::{Slot, View};
 use super::{Commit, Demand};
-use crate::allocator::Assigned;
+use crate::allocator::{Assigned, Want, is_for_interface};
 use crate::error::IpamError;
 use crate::{block, handle};
 
@@ -147,6 +147,47 @@ impl<'v> Draft<'v> {
         true
     }
 
+    /// Counts an address that the handle holds for the interface already, from an attempt that was cut short.
+    pub fn adopt(&mut self, want: &Want) -> bool {
+        let Some((counted, _)) = &self.view.handle else {
+            return false;
+        };
+        for cidr in handle::blocks(counted) {
+            let Slot::Read(held) = self.view.slot(cidr) else {
+                continue;
+            };
+            let found = block::allocated(&held).find(|(address, attribute)| {
+                let wanted = match want {
+                    Want::Auto { family, .. } => Family::of(*address) == *family,
+                    Want::Exact(exact) => exact == address,
+                };
+                wanted
+                    && attribute.released_at.is_none()
+                    && attribute.handle_id.as_deref().map(handle::id) == Some(self.demand.handle)
+                    && is_for_interface(attribute, self.demand.interface)
+                    && !self
+                        .assigned
+                        .iter()
+                        .any(|assigned| assigned.address == *address)
+            });
+            if let Some((address, _)) = found {
+                let pool = self
+                    .view
+                    .pools
+                    .iter()
+                    .find(|pool| pool.cidr.contains(address));
+                self.assigned.push(Assigned {
+                    address,
+                    block: cidr,
+                    pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
+                    held_before: true,
+                });
+                return true;
+            }
+        }
+        false
+    }
+
     /// Who holds an address, in words.
     pub fn holder(&self, cidr: Cidr, address: IpAddr) -> String {
         let Slot::Read(block) = self.slot(cidr) else {
@@ -173,7 +214,7 @@ impl<'v> Draft<'v> {
     /// A stored object has no JSON form.
     pub fn finish(self) -> Result<Commit, IpamError> {
         let affinity_text = self.affinity_text();
-        let mut writes = vec![self.handle_write()?];
+        let mut writes = Vec::from_iter(self.handle_write()?);
         for (cidr, state) in &self.affinities {
             let key = Key::host_affinity(self.demand.node, *cidr);
             let held = self
@@ -224,23 +265,31 @@ impl<'v> Draft<'v> {
             address,
             block: cidr,
             pool: pool.to_owned(),
+            held_before: false,
         });
     }
 
-    fn handle_write(&self) -> Result<Write, IpamError> {
+    fn handle_write(&self) -> Result<Option<Write>, IpamError> {
         let key = Key::Handle(self.demand.handle.to_owned());
-        let (mut held, revision) = match &self.view.handle {
+        let (mut counted, revision) = match &self.view.handle {
             None => (Handle::default(), None),
-            Some((held, revision)) => (held.clone(), Some(*revision)),
+            Some((counted, revision)) => (counted.clone(), Some(*revision)),
         };
-        for assigned in &self.assigned {
-            handle::increment(&mut held, assigned.block, 1);
+        if self.assigned.iter().all(|assigned| assigned.held_before) {
+            return Ok(None);
         }
-        let value = encode(&key, &held)?;
-        Ok(match revision {
+        for assigned in self
+            .assigned
+            .iter()
+            .filter(|assigned| !assigned.held_before)
+        {
+            handle::increment(&mut counted, assigned.block, 1);
+        }
+        let value = encode(&key, &counted)?;
+        Ok(Some(match revision {
             None => Write::create(key, value),
             Some(revision) => Write::update(key, value, revision),
-        })
+        }))
     }
 
     fn affinity_text(&self) -> String {

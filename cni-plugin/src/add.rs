@@ -1,0 +1,295 @@
+//! ADD: identify, assign and record in one commit, then make the endpoint.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use margay_call::{Hints, from_store, now, open, random, request};
+use margay_cni::error::Error;
+use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
+use margay_datastore::Datastore;
+use margay_endpoint::EndpointPlan;
+use margay_ipam_core::{Allocator, Assignment, Companion};
+use margay_model::names::status_file;
+use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_model::resource::pool::IPPool;
+use margay_model::{Cidr, Kind, Prefix};
+use margay_plugin::{Delegate, Level, log, progress};
+use margay_route::Mac;
+use margay_store::Store;
+
+use crate::config::{Config, Ipam, netns};
+use crate::del;
+use crate::identity::Identity;
+use crate::kernel::{Fault, Kernel, plan, recorded_mac};
+use crate::record::{Failure, Recording, addresses_of};
+
+/// An endpoint whose addresses are assigned and recorded.
+#[derive(Debug)]
+struct Endpoint {
+    host_name: String,
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+    /// Prefix length of each address's block, where our IPAM assigned it.
+    block_lengths: Vec<Option<u8>>,
+    /// What a delegate answered.
+    delegated: Option<ResultDoc>,
+    /// Whether an earlier call recorded it.
+    recorded_before: bool,
+}
+
+/// Carries out an ADD.
+///
+/// # Errors
+/// What the runtime is told; nothing of this call is left then.
+pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
+    let node = config.shared.node.name()?;
+    let identity = Identity::of(call, &node)?;
+    let kernel = Kernel::open(call)?;
+    let names = identity.host_interfaces(config.interface_prefix.as_deref())?;
+    let store = open(&config.shared)?;
+    let mut host_name = kernel.free_name(names.clone(), &identity).await?;
+    loop {
+        let endpoint = assign(config, call, &store, &identity, &host_name).await?;
+        let made = make(config, &kernel, &identity, &endpoint).await;
+        let fault = match made {
+            Ok(plan) => {
+                wait_for_policy(config, &identity).await;
+                return result(config, call, &plan, &endpoint);
+            }
+            Err(fault) => fault,
+        };
+        if endpoint.recorded_before {
+            return Err(fault.into());
+        }
+        undo(config, call, &store, &identity).await;
+        // Another container whose id begins alike was faster to take the interface's name.
+        if !fault.is_taken_name() || host_name == names[1] {
+            return Err(fault.into());
+        }
+        host_name.clone_from(&names[1]);
+    }
+}
+
+/// Assigns addresses and records the endpoint.
+async fn assign(
+    config: &Config,
+    call: &Request,
+    store: &Datastore,
+    identity: &Identity,
+    host_name: &str,
+) -> Result<Endpoint, Error> {
+    let now = now();
+    let mac = match requested_mac(call)? {
+        Some(mac) => mac,
+        None => Mac::local(random()?),
+    };
+    let randoms = [random()?, random()?];
+    let mut recording = Recording::new(identity, host_name, mac.to_string(), now, randoms);
+    let mut endpoint = Endpoint {
+        host_name: host_name.to_owned(),
+        mac,
+        addresses: Vec::new(),
+        block_lengths: Vec::new(),
+        delegated: None,
+        recorded_before: false,
+    };
+    match &config.ipam {
+        Ipam::Own => {
+            let hints = Hints::of(call.conf.raw(), &identity.name.node);
+            let wanted = request(call, &identity.name.node, hints.read(), now)?;
+            progress(format!("waiting for {}", store.describe()));
+            let assigned = Allocator::new(store)
+                .assign(&wanted, &mut recording)
+                .await
+                .map_err(|Failure(error)| error)?;
+            if let Assignment::Made {
+                assigned,
+                hints: used,
+            } = assigned
+            {
+                hints.write(&used);
+                for one in assigned {
+                    endpoint.addresses.push(one.address);
+                    endpoint.block_lengths.push(Some(one.block.length()));
+                }
+                return Ok(endpoint);
+            }
+        }
+        Ipam::Delegate(plugin) => {
+            let snapshot = store
+                .read_many(&recording.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            recording
+                .inspect(&snapshot.answers)
+                .map_err(|Failure(error)| error)?;
+            if recording.found.is_none() {
+                let delegate = Delegate::find(plugin, call)?;
+                let answered =
+                    margay_cni::delegate::require_addresses(plugin, delegate.add(call)?)?;
+                endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
+                endpoint.block_lengths = vec![None; endpoint.addresses.len()];
+                endpoint.delegated = Some(answered);
+                let recorded = recording.commit(store, &endpoint.addresses).await;
+                if recorded.is_err() {
+                    undo(config, call, store, identity).await;
+                }
+                recorded?;
+            }
+        }
+    }
+    match recording.found.take() {
+        Some(found) => Ok(recorded(found, endpoint, store).await?),
+        None => Ok(endpoint),
+    }
+}
+
+/// The endpoint as an earlier call for the same container recorded it.
+async fn recorded(
+    found: WorkloadEndpoint,
+    mut endpoint: Endpoint,
+    store: &Datastore,
+) -> Result<Endpoint, Error> {
+    endpoint.addresses = addresses_of(&found);
+    endpoint.mac = recorded_mac(&found).unwrap_or(endpoint.mac);
+    if let Some(name) = found.spec.interface_name {
+        endpoint.host_name = name;
+    }
+    let pools = store.list(&Prefix::Resources(Kind::IPPool)).await;
+    let pools: Vec<margay_ipam_core::pool::Pool> = pools
+        .map_err(|error| from_store(&error))?
+        .entries
+        .iter()
+        .filter_map(|entry| IPPool::decode(&entry.value).ok())
+        .filter_map(|pool| margay_ipam_core::pool::Pool::from_resource(&pool))
+        .collect();
+    endpoint.block_lengths = endpoint
+        .addresses
+        .iter()
+        .map(|address| pools.iter().find_map(|pool| pool.block_of(*address)))
+        .map(|block| block.map(|block| block.length()))
+        .collect();
+    endpoint.recorded_before = true;
+    Ok(endpoint)
+}
+
+/// Makes the endpoint in the kernel. One that is there already, as recorded, stays as it is.
+async fn make(
+    config: &Config,
+    kernel: &Kernel,
+    identity: &Identity,
+    endpoint: &Endpoint,
+) -> Result<EndpointPlan, Fault> {
+    let destinations: Vec<IpNetwork> = endpoint
+        .delegated
+        .iter()
+        .flat_map(|answered| &answered.routes)
+        .map(|route| route.dst)
+        .collect();
+    let plan = plan(
+        config,
+        identity,
+        &endpoint.host_name,
+        endpoint.mac,
+        &endpoint.addresses,
+        &destinations,
+    )?;
+    if endpoint.recorded_before && kernel.problems(&plan, None).await?.is_empty() {
+        return Ok(plan);
+    }
+    progress("setting up the interfaces");
+    kernel.set_up(&plan).await?;
+    Ok(plan)
+}
+
+/// Takes back what the call assigned and recorded. Failures are logged: DEL and clean-up come after.
+async fn undo(config: &Config, call: &Request, store: &Datastore, identity: &Identity) {
+    if let Err(error) = del::release(config, call, store, identity).await {
+        log(
+            Level::Warning,
+            &format!("taking back the failed ADD: {error}"),
+        );
+    }
+}
+
+/// Waits until the agent has the endpoint's policy in force. When that takes too long the call goes on, as
+/// Calico's does: the dataplane drops what it has no policy for.
+async fn wait_for_policy(config: &Config, identity: &Identity) {
+    if config.policy_timeout.is_zero() {
+        return;
+    }
+    let file = config.status_dir.join(status_file_name(identity));
+    progress(format!("waiting for {}", file.display()));
+    let until = Instant::now() + config.policy_timeout;
+    while !file.exists() {
+        if Instant::now() >= until {
+            log(
+                Level::Warning,
+                &format!(
+                    "{} did not appear within {:?}",
+                    file.display(),
+                    config.policy_timeout
+                ),
+            );
+            return;
+        }
+        tokio::time::sleep(STATUS_POLL).await;
+    }
+}
+
+fn status_file_name(identity: &Identity) -> String {
+    let workload = format!("{}/{}", identity.namespace, identity.name.workload);
+    status_file(
+        &identity.name.orchestrator,
+        &workload,
+        &identity.name.endpoint,
+    )
+}
+
+fn requested_mac(call: &Request) -> Result<Option<Mac>, Error> {
+    let capability = call.conf.runtime_config()?.mac;
+    Ok(capability.or(call.args.mac).map(|mac| Mac(mac.0)))
+}
+
+/// The result, in the form Calico answers: the host's interface, the container's, addresses as /32 and /128,
+/// and a route for each address with its block's prefix length.
+fn result(
+    config: &Config,
+    call: &Request,
+    plan: &EndpointPlan,
+    endpoint: &Endpoint,
+) -> Result<ResultDoc, Error> {
+    let mut result = call.conf.prev_result()?.unwrap_or_default();
+    result.interfaces.push(Interface {
+        name: plan.veth.host_name.clone(),
+        ..Interface::default()
+    });
+    let container = result.interfaces.len();
+    result.interfaces.push(Interface {
+        name: plan.veth.container_name.clone(),
+        mac: Some(endpoint.mac.to_string()),
+        mtu: config.mtu()?,
+        sandbox: Some(netns(call)?.to_owned()),
+        ..Interface::default()
+    });
+    for (address, length) in endpoint.addresses.iter().zip(&endpoint.block_lengths) {
+        result.ips.push(Ip {
+            address: Cidr::host(*address).network(),
+            gateway: None,
+            interface: Some(container),
+        });
+        let route = length.and_then(|length| IpNetwork::new(*address, length).ok());
+        result.routes.extend(route.map(|dst| Route::new(dst, None)));
+    }
+    if let Some(answered) = &endpoint.delegated {
+        result.routes.extend(answered.routes.iter().cloned());
+        result.dns = answered.dns.clone();
+    }
+    if result.dns.is_empty() {
+        result.dns = call.conf.dns()?;
+    }
+    Ok(result)
+}
+
+const STATUS_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,109 @@
+//! GC: what this node holds for the network and no attachment on the list needs.
+//!
+//! Evidence is read in this order: first what is held, then (from the runtime) what is alive. Something held
+//! is removed only when it was assigned well before this call began, so that an ADD that runs beside it is
+//! safe whatever the runtime promises.
+
+use margay_call::{from_store, give_back_leaks, is_old, now, open};
+use margay_cni::error::{Error, code};
+use margay_cni::{Command, Request, ValidAttachments};
+use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_model::time::Timestamp;
+use margay_model::{Kind, Prefix};
+use margay_plugin::{Delegate, Level, log, progress};
+use margay_store::Store;
+
+use crate::config::{Config, Ipam};
+use crate::del;
+
+/// Carries out a GC. Goes on after failures and reports them all at the end.
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
+    let valid = call.conf.valid_attachments()?;
+    let mut failures = Vec::new();
+    if let Ipam::Delegate(plugin) = &config.ipam {
+        let delegated = Delegate::find(plugin, call).and_then(|it| it.call(call, Command::Gc));
+        failures.extend(delegated.err().map(|error| error.to_string()));
+    }
+    if valid != ValidAttachments::Unknown {
+        let node = config.shared.node.name_or_guess();
+        let store = open(&config.shared)?;
+        progress(format!("waiting for {}", store.describe()));
+        let began = now();
+        for endpoint in endpoints(&store, &node).await? {
+            if is_stale(&endpoint, call.conf.name(), &valid, began) {
+                let gone = remove(config, call, &endpoint).await;
+                failures.extend(gone.err().map(|error| error.to_string()));
+            }
+        }
+        if config.ipam == Ipam::Own {
+            let failed = give_back_leaks(&store, &node, call.conf.name(), &valid, began).await?;
+            failures.extend(failed.iter().map(ToString::to_string));
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} of the resources could not be removed: {}",
+        failures.len(),
+        failures[0]
+    );
+    Err(Error::new(code::IO, message).with_details(failures.join("; ")))
+}
+
+/// Endpoints of containers on this node.
+async fn endpoints<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEndpoint>, Error> {
+    let page = store
+        .list(&Prefix::Resources(Kind::WorkloadEndpoint))
+        .await
+        .map_err(|error| from_store(&error))?;
+    Ok(page
+        .entries
+        .iter()
+        .filter_map(|entry| WorkloadEndpoint::decode(&entry.value).ok())
+        .filter(|endpoint| endpoint.spec.node.as_deref() == Some(node))
+        .collect())
+}
+
+/// Whether an endpoint belongs to the network, is not on the list, and is no newcomer.
+fn is_stale(
+    endpoint: &WorkloadEndpoint,
+    network: &str,
+    valid: &ValidAttachments,
+    began: Timestamp,
+) -> bool {
+    let spec = &endpoint.spec;
+    let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"))
+        && spec.profiles.iter().any(|profile| profile == network);
+    let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else {
+        return false;
+    };
+    let created = endpoint
+        .metadata
+        .creation_timestamp
+        .as_deref()
+        .and_then(Timestamp::parse_rfc3339);
+    ours && !valid.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
+}
+
+/// Carries out the DEL that the runtime never sent.
+async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+    let spec = &endpoint.spec;
+    let mut gone = call.clone();
+    gone.container_id = spec.container_id.clone().unwrap_or_default();
+    gone.ifname = spec.endpoint.clone().unwrap_or_default();
+    gone.netns = None;
+    gone.args.pod_namespace = spec
+        .pod
+        .as_ref()
+        .and_then(|_| endpoint.metadata.namespace.clone());
+    gone.args.pod_name = spec.pod.clone();
+    log(
+        Level::Info,
+        &format!("GC removes {}/{}", gone.container_id, gone.ifname),
+    );
+    del::run(Ok(config), &gone).await
+}

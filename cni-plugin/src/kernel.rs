@@ -1,0 +1,195 @@
+//! The kernel's side of a call, with failures as CNI errors.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+
+use margay_cni::Request;
+use margay_cni::error::{Error, code};
+use margay_endpoint::{EndpointPlan, EndpointSpec, Problem, verify};
+use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_netlink::{Error as KernelError, Namespace, Netlink, endpoint};
+use margay_plugin::{Level, log};
+use margay_route::Mac;
+
+use crate::config::{Config, netns};
+use crate::identity::Identity;
+
+/// What keeps an endpoint from being made.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The kernel's side refused.
+    Kernel(KernelError),
+    /// Something else.
+    Other(Error),
+}
+
+impl Fault {
+    /// Whether the host interface's name belongs to another endpoint.
+    pub(crate) fn is_taken_name(&self) -> bool {
+        matches!(self, Self::Kernel(KernelError::HostInterfaceExists { .. }))
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Kernel(error) => from_kernel(&error),
+            Fault::Other(error) => error,
+        }
+    }
+}
+
+/// Both ends of a call.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    host: Netlink,
+    container: Namespace,
+}
+
+impl Kernel {
+    /// Opens the container's namespace, once and for all, and a socket on the host.
+    ///
+    /// # Errors
+    /// Code 8 when the namespace is none, 107 for what the kernel refuses.
+    pub(crate) fn open(call: &Request) -> Result<Self, Error> {
+        let container = Namespace::open(netns(call)?).map_err(|error| from_kernel(&error))?;
+        let host = Netlink::current().map_err(|error| from_kernel(&error))?;
+        Ok(Self { host, container })
+    }
+
+    /// The first of the names that no other endpoint's interface has.
+    ///
+    /// # Errors
+    /// Code 107 when the kernel cannot be asked.
+    pub(crate) async fn free_name(
+        &self,
+        names: [String; 2],
+        identity: &Identity,
+    ) -> Result<String, Error> {
+        let [preferred, other] = names;
+        let held = self
+            .host
+            .link(&preferred)
+            .await
+            .map_err(|error| from_kernel(&error))?;
+        let ours = |alias: &str| alias == identity.mark.as_str();
+        match held {
+            Some(link) if !link.alias.as_deref().is_some_and(ours) => Ok(other),
+            _ => Ok(preferred),
+        }
+    }
+
+    /// Makes the endpoint; traffic flows when this returns.
+    ///
+    /// # Errors
+    /// Code 105 when an interface is in the way, 107 for what the kernel refuses.
+    pub(crate) async fn set_up(&self, plan: &EndpointPlan) -> Result<(), Fault> {
+        endpoint::setup(plan, &self.host, &self.container)
+            .await
+            .map(|_| ())
+            .map_err(Fault::Kernel)
+    }
+
+    /// What differs between the plan and the kernel. `mac` is the container's, where a later plugin
+    /// changed it.
+    ///
+    /// # Errors
+    /// Code 107 when the kernel cannot be asked.
+    pub(crate) async fn problems(
+        &self,
+        plan: &EndpointPlan,
+        mac: Option<Mac>,
+    ) -> Result<Vec<Problem>, Error> {
+        let mut expected = plan.expected();
+        if let Some(mac) = mac {
+            expected = expected.with_final_mac(mac);
+        }
+        let observed = endpoint::observe(&self.host, &self.container, &expected)
+            .await
+            .map_err(|error| from_kernel(&error))?;
+        Ok(verify(&expected, &observed))
+    }
+}
+
+/// Deletes the endpoint's interfaces, under whichever of its names.
+///
+/// # Errors
+/// Code 107 for what the kernel refuses; missing interfaces are no error, and others' are left alone.
+pub(crate) async fn take_down(names: &[String], identity: &Identity) -> Result<(), Error> {
+    let host = Netlink::current().map_err(|error| from_kernel(&error))?;
+    for name in names {
+        let removal = endpoint::teardown(&host, name, &identity.mark)
+            .await
+            .map_err(|error| from_kernel(&error))?;
+        if let endpoint::Removal::Foreign { alias } = removal {
+            log(
+                Level::Debug,
+                &format!("interface {name} belongs to {alias}; it stays"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The plan of an endpoint.
+///
+/// # Errors
+/// Code 7 when the kernel could not hold what the configuration asks.
+pub(crate) fn plan(
+    config: &Config,
+    identity: &Identity,
+    host_name: &str,
+    mac: Mac,
+    addresses: &[IpAddr],
+    routes: &[ipnetwork::IpNetwork],
+) -> Result<EndpointPlan, Error> {
+    EndpointPlan::new(&EndpointSpec {
+        host_name: host_name.to_owned(),
+        container_name: identity.name.endpoint.clone(),
+        container_mac: mac,
+        mtu: config.mtu()?,
+        queues: config.queues,
+        addresses: addresses.to_vec(),
+        routes: routes.to_vec(),
+        include_default_routes: config.include_default_routes,
+        allow_ip_forwarding: config.allow_ip_forwarding,
+        mark: identity.mark.clone(),
+    })
+    .map_err(|error| Error::new(code::INVALID_CONFIG, error.to_string()))
+}
+
+/// The MAC address that an endpoint records; `None` where there is none that can be read.
+pub(crate) fn recorded_mac(endpoint: &WorkloadEndpoint) -> Option<Mac> {
+    endpoint.spec.mac.as_deref()?.parse().ok()
+}
+
+/// The CNI error for what the kernel's side refuses.
+pub(crate) fn from_kernel(error: &KernelError) -> Error {
+    let code = match error {
+        KernelError::NamespaceAbsent { .. }
+        | KernelError::NotNamespace { .. }
+        | KernelError::OpenNamespace { .. } => code::INVALID_NETNS,
+        KernelError::InterfaceExists { .. }
+        | KernelError::HostInterfaceExists { .. }
+        | KernelError::RouteConflict { .. } => code::INTERFACE_EXISTS,
+        _ => code::KERNEL,
+    };
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let details = error
+        .errno()
+        .map(|errno| format!("errno {}", errno as i32))
+        .unwrap_or_default();
+    Error::new(code, text).with_details(details)
+}

@@ -1,0 +1,324 @@
+//! The stored record of an endpoint, written in the same commit as its addresses.
+
+use std::net::IpAddr;
+
+use margay_call::{datastore_ready, from_ipam, from_store};
+use margay_cni::error::{Error, code};
+use margay_ipam_core::allocator::Proceed;
+use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
+use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
+use margay_model::resource::profile::Profile;
+use margay_model::time::Timestamp;
+use margay_model::{Cidr, Key, Kind, Metadata, uid};
+use margay_store::{Answer, Batch, Entry, Outcome, Read, Store, Write};
+
+use crate::identity::Identity;
+
+/// An error of a call, from whichever side.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Error);
+
+impl From<IpamError> for Failure {
+    fn from(error: IpamError) -> Self {
+        Self(from_ipam(&error))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Writes the endpoint of an ADD.
+#[derive(Debug)]
+pub(crate) struct Recording<'a> {
+    pub(crate) identity: &'a Identity,
+    /// Host interface.
+    pub(crate) interface: &'a str,
+    /// MAC address of the container's interface.
+    pub(crate) mac: String,
+    /// The time.
+    pub(crate) now: Timestamp,
+    /// Random bytes for the UIDs of the endpoint and its profile.
+    pub(crate) random: [[u8; 16]; 2],
+    /// The endpoint, where an earlier call recorded it for the same container.
+    pub(crate) found: Option<WorkloadEndpoint>,
+    replaced: Option<(WorkloadEndpoint, margay_store::Revision)>,
+    has_profile: bool,
+}
+
+impl<'a> Recording<'a> {
+    pub(crate) fn new(
+        identity: &'a Identity,
+        interface: &'a str,
+        mac: String,
+        now: Timestamp,
+        random: [[u8; 16]; 2],
+    ) -> Self {
+        Self {
+            identity,
+            interface,
+            mac,
+            now,
+            random,
+            found: None,
+            replaced: None,
+            has_profile: false,
+        }
+    }
+
+    /// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
+    pub(crate) async fn commit<S: Store>(
+        &mut self,
+        store: &S,
+        addresses: &[IpAddr],
+    ) -> Result<(), Error> {
+        for _ in 0..MOST_ATTEMPTS {
+            let snapshot = store
+                .read_many(&self.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            self.inspect(&snapshot.answers)
+                .map_err(|failure| failure.0)?;
+            let writes = self.writes(addresses).map_err(|failure| failure.0)?;
+            match store
+                .commit(&Batch { writes })
+                .await
+                .map_err(|error| from_store(&error))?
+            {
+                Outcome::Committed(_) => return Ok(()),
+                Outcome::Conflict(_) => {}
+            }
+        }
+        Err(Error::new(
+            code::TRY_AGAIN_LATER,
+            format!(
+                "endpoint {} is being changed by others",
+                self.identity.stored_name
+            ),
+        ))
+    }
+
+    fn endpoint(&self, addresses: &[IpAddr]) -> WorkloadEndpoint {
+        let identity = self.identity;
+        let mut metadata =
+            Metadata::namespaced(identity.namespace.clone(), identity.stored_name.clone());
+        metadata.uid = Some(uid::from_random(self.random[0]));
+        metadata.creation_timestamp = Some(self.now.rfc3339());
+        if let Some((held, _)) = &self.replaced {
+            metadata = held.metadata.clone();
+        }
+        metadata.labels = identity.labels.clone();
+        let workload = identity.pod().map(str::to_owned);
+        WorkloadEndpoint::new(
+            metadata,
+            WorkloadEndpointSpec {
+                orchestrator: Some(identity.name.orchestrator.clone()),
+                node: Some(identity.name.node.clone()),
+                container_id: Some(identity.container_id.clone()),
+                pod: workload,
+                endpoint: Some(identity.name.endpoint.clone()),
+                ip_networks: addresses
+                    .iter()
+                    .map(|address| Cidr::host(*address).to_string())
+                    .collect(),
+                profiles: vec![identity.profile.clone()],
+                interface_name: Some(self.interface.to_owned()),
+                mac: Some(self.mac.clone()),
+                ..WorkloadEndpointSpec::default()
+            },
+        )
+    }
+
+    /// The network's profile: its members reach each other, and everybody they like.
+    fn profile(&self) -> Result<Profile, Error> {
+        let name = &self.identity.profile;
+        let mut metadata = Metadata::named(name.clone());
+        metadata.uid = Some(uid::from_random(self.random[1]));
+        metadata.creation_timestamp = Some(self.now.rfc3339());
+        let spec = serde_json::json!({
+            "ingress": [{"action": "Allow", "source": {"selector": format!("has({name})")}}],
+            "egress": [{"action": "Allow"}],
+            "labelsToApply": {name: ""},
+        });
+        let spec = serde_json::from_value(spec).map_err(|error| {
+            Error::new(
+                code::INTERNAL,
+                format!("profile {name} cannot be made: {error}"),
+            )
+        })?;
+        Ok(Profile::new(metadata, spec))
+    }
+}
+
+impl Companion for Recording<'_> {
+    type Error = Failure;
+
+    fn reads(&self) -> Vec<Read> {
+        vec![
+            Read::Get(Key::resource(Kind::ClusterInformation, "default")),
+            Read::Get(self.identity.endpoint_key()),
+            Read::Exists(Key::resource(Kind::Profile, self.identity.profile.clone())),
+        ]
+    }
+
+    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
+        let [cluster, endpoint, profile] = answers else {
+            return Err(Error::new(
+                code::INTERNAL,
+                "the store answered fewer reads than were sent",
+            )
+            .into());
+        };
+        datastore_ready(cluster.entries.first())?;
+        self.has_profile = !profile.entries.is_empty();
+        self.replaced = None;
+        self.found = None;
+        if let Some((held, revision)) = endpoint.entries.first().map(decode).transpose()? {
+            let same = held.spec.container_id.as_deref() == Some(&*self.identity.container_id);
+            if same && !held.spec.ip_networks.is_empty() {
+                self.found = Some(held);
+                return Ok(Proceed::Stop);
+            }
+            self.replaced = Some((held, revision));
+        }
+        Ok(Proceed::Go)
+    }
+
+    fn writes(&mut self, addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
+        let endpoint = self.endpoint(addresses);
+        let value = encode(&endpoint.key(), endpoint.encode())?;
+        let mut writes = vec![match &self.replaced {
+            None => Write::create(endpoint.key(), value),
+            Some((_, revision)) => Write::update(endpoint.key(), value, *revision),
+        }];
+        if !self.has_profile {
+            let profile = self.profile()?;
+            let value = encode(&profile.key(), profile.encode())?;
+            writes.push(Write::create(profile.key(), value));
+        }
+        Ok(writes)
+    }
+}
+
+/// Removes the endpoint of a DEL, unless it belongs to a newer container.
+#[derive(Debug)]
+pub(crate) struct Removal<'a> {
+    pub(crate) identity: &'a Identity,
+    found: Option<(WorkloadEndpoint, margay_store::Revision)>,
+    /// Whether addresses are held under the handle that old versions used.
+    pub(crate) has_legacy_handle: bool,
+}
+
+impl<'a> Removal<'a> {
+    pub(crate) fn new(identity: &'a Identity) -> Self {
+        Self {
+            identity,
+            found: None,
+            has_legacy_handle: false,
+        }
+    }
+
+    /// Removes the endpoint alone, whose addresses another IPAM plugin released.
+    pub(crate) async fn commit<S: Store>(&mut self, store: &S) -> Result<(), Error> {
+        for _ in 0..MOST_ATTEMPTS {
+            let snapshot = store
+                .read_many(&self.reads())
+                .await
+                .map_err(|error| from_store(&error))?;
+            self.inspect(&snapshot.answers)
+                .map_err(|failure| failure.0)?;
+            let writes = self.writes(&[]).map_err(|failure| failure.0)?;
+            if writes.is_empty() {
+                return Ok(());
+            }
+            match store
+                .commit(&Batch { writes })
+                .await
+                .map_err(|error| from_store(&error))?
+            {
+                Outcome::Committed(_) => return Ok(()),
+                Outcome::Conflict(_) => {}
+            }
+        }
+        Err(Error::new(
+            code::TRY_AGAIN_LATER,
+            format!(
+                "endpoint {} is being changed by others",
+                self.identity.stored_name
+            ),
+        ))
+    }
+}
+
+impl Companion for Removal<'_> {
+    type Error = Failure;
+
+    fn reads(&self) -> Vec<Read> {
+        vec![
+            Read::Get(self.identity.endpoint_key()),
+            Read::Exists(Key::Handle(self.identity.legacy_handle.clone())),
+        ]
+    }
+
+    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
+        let [endpoint, legacy] = answers else {
+            return Err(Error::new(
+                code::INTERNAL,
+                "the store answered fewer reads than were sent",
+            )
+            .into());
+        };
+        self.has_legacy_handle = !legacy.entries.is_empty();
+        // A record that cannot be read cannot tell whose it is, and is left to people.
+        self.found = endpoint
+            .entries
+            .first()
+            .map(decode)
+            .transpose()?
+            .filter(|(held, _)| {
+                held.spec
+                    .container_id
+                    .as_deref()
+                    .is_none_or(|id| id == self.identity.container_id)
+            });
+        Ok(Proceed::Go)
+    }
+
+    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
+        let delete =
+            |(held, revision): &(WorkloadEndpoint, _)| Write::delete(held.key(), *revision);
+        Ok(self.found.iter().map(delete).collect())
+    }
+}
+
+impl ReleaseCompanion for Removal<'_> {
+    fn also(&self) -> Vec<IpAddr> {
+        self.found
+            .iter()
+            .flat_map(|(held, _)| addresses_of(held))
+            .collect()
+    }
+}
+
+/// The addresses that an endpoint records; texts that are none are passed over.
+pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
+    let networks = endpoint.spec.ip_networks.iter();
+    networks
+        .filter_map(|text| text.parse::<Cidr>().ok())
+        .map(|cidr| cidr.address())
+        .collect()
+}
+
+fn decode(entry: &Entry) -> Result<(WorkloadEndpoint, margay_store::Revision), Error> {
+    let endpoint = WorkloadEndpoint::decode(&entry.value)
+        .map_err(|error| Error::new(code::IO, format!("{} is damaged: {error}", entry.key)))?;
+    Ok((endpoint, entry.revision))
+}
+
+fn encode(key: &Key, value: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, Error> {
+    value.map_err(|error| Error::new(code::INTERNAL, format!("{key} cannot be written: {error}")))
+}
+
+const MOST_ATTEMPTS: u32 = 20;

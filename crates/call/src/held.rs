@@ -1,0 +1,171 @@
+//! What is held under a container's handle, and what is held for nobody.
+
+use std::net::IpAddr;
+
+use margay_cni::ValidAttachments;
+use margay_cni::error::{Error, code};
+use margay_ipam_core::audit::{Allocation, allocations};
+use margay_ipam_core::{Allocator, NoCompanion, Release, block, handle};
+use margay_model::ipam::{Block, Handle};
+use margay_model::key::Owner;
+use margay_model::time::Timestamp;
+use margay_model::{Key, Prefix};
+use margay_plugin::{Level, log};
+use margay_store::{Answer, Read, Store};
+
+use crate::{from_ipam, from_store};
+
+/// Checks that each address is assigned, and under this handle; `answer` is what the handle's key holds.
+///
+/// # Errors
+/// Code 111 for the first address that is not.
+pub async fn check_addresses<S: Store>(
+    store: &S,
+    id: &str,
+    answer: Option<Answer>,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    let failed = |what: String| Error::new(code::CHECK_FAILED, what);
+    let entry = answer
+        .and_then(Answer::into_entry)
+        .ok_or_else(|| failed(format!("handle {id} holds no address")))?;
+    let counted: Handle = serde_json::from_slice(&entry.value)
+        .map_err(|error| failed(format!("{} is damaged: {error}", entry.key)))?;
+    let reads = handle::blocks(&counted)
+        .map(|cidr| Read::Get(Key::Block(cidr)))
+        .collect();
+    let blocks = read_blocks(store, reads).await?;
+    for address in addresses {
+        let held = blocks
+            .iter()
+            .find_map(|held| block::attribute(held, *address));
+        let holder = held
+            .and_then(|attribute| attribute.handle_id.as_deref())
+            .map(handle::id);
+        if holder != Some(id) {
+            let holder = holder.unwrap_or("nobody");
+            return Err(failed(format!(
+                "address {address} is assigned to {holder}, not to {id}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what the node's blocks hold for containers of the network that are not on the list, newcomers
+/// excepted. Goes on after failures and returns them.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn give_back_leaks<S: Store>(
+    store: &S,
+    node: &str,
+    network: &str,
+    valid: &ValidAttachments,
+    began: Timestamp,
+) -> Result<Vec<Error>, Error> {
+    let mut failures = Vec::new();
+    for allocation in held(store, node).await? {
+        if is_leaked(&allocation, node, network, valid, began) {
+            let gone = give_back(store, node, &allocation, began).await;
+            failures.extend(gone.err());
+        }
+    }
+    Ok(failures)
+}
+
+/// Whether something assigned then is old enough not to belong to a call that runs beside this one.
+pub fn is_old(at: Timestamp, began: Timestamp) -> bool {
+    at.seconds + NEWCOMER <= began.seconds
+}
+
+/// What the node's blocks hold.
+async fn held<S: Store>(store: &S, node: &str) -> Result<Vec<Allocation>, Error> {
+    let affinities = store
+        .list(&Prefix::Affinities(Owner::Host(node.to_owned())))
+        .await
+        .map_err(|error| from_store(&error))?;
+    let reads = affinities
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.key {
+            Key::Affinity(_, cidr) => Some(Read::Get(Key::Block(*cidr))),
+            _ => None,
+        })
+        .collect();
+    Ok(allocations(&read_blocks(store, reads).await?).collect())
+}
+
+async fn read_blocks<S: Store>(store: &S, reads: Vec<Read>) -> Result<Vec<Block>, Error> {
+    let mut blocks = Vec::new();
+    for reads in reads.chunks(margay_store::MAX_OPS) {
+        let snapshot = store
+            .read_many(reads)
+            .await
+            .map_err(|error| from_store(&error))?;
+        let entries = snapshot.answers.into_iter().filter_map(Answer::into_entry);
+        blocks
+            .extend(entries.filter_map(|entry| serde_json::from_slice::<Block>(&entry.value).ok()));
+    }
+    Ok(blocks)
+}
+
+/// Whether an address is held for a container of the network that is on no list.
+fn is_leaked(
+    allocation: &Allocation,
+    node: &str,
+    network: &str,
+    valid: &ValidAttachments,
+    began: Timestamp,
+) -> bool {
+    let Some(container) = container_of(allocation, network) else {
+        return false;
+    };
+    let ifname = allocation
+        .owner
+        .get("ifname")
+        .map_or("eth0", String::as_str);
+    let at = allocation
+        .owner
+        .get("timestamp")
+        .and_then(|text| Timestamp::parse_go_string(text));
+    allocation.owner.get("node").map(String::as_str) == Some(node)
+        && !valid.keeps(container, ifname)
+        && at.is_some_and(|at| is_old(at, began))
+}
+
+async fn give_back<S: Store>(
+    store: &S,
+    node: &str,
+    allocation: &Allocation,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let handle = allocation.handle.clone().unwrap_or_default();
+    log(
+        Level::Info,
+        &format!("GC gives back {} of {handle}", allocation.address),
+    );
+    let ifname = allocation
+        .owner
+        .get("ifname")
+        .map_or("eth0", String::as_str);
+    let request = Release {
+        node: node.to_owned(),
+        handle,
+        interface: Some(ifname.to_owned()),
+        hints: vec![allocation.block],
+        now,
+    };
+    let released = Allocator::new(store)
+        .release(&request, &mut NoCompanion)
+        .await;
+    released.map(|_| ()).map_err(|error| from_ipam(&error))
+}
+
+fn container_of<'a>(allocation: &'a Allocation, network: &str) -> Option<&'a str> {
+    let rest = allocation.handle.as_deref()?.strip_prefix(network)?;
+    rest.strip_prefix('.')
+}
+
+/// Seconds for which something assigned is left alone.
+const NEWCOMER: u64 = 60;

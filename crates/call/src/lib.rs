@@ -1,0 +1,74 @@
+//! One CNI call as both plugins see it: its settings, its store, its addresses, and failures as CNI errors.
+//!
+//! Keys are those that Calico's users know; `docs/configuration.md` lists them all. Everything is checked
+//! before anything is done.
+
+mod addresses;
+mod failure;
+mod held;
+mod hints;
+mod keys;
+mod node;
+mod process;
+mod random;
+mod store;
+
+pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
+pub use failure::{from_config, from_ipam, from_store};
+pub use held::{check_addresses, give_back_leaks, is_old};
+pub use hints::Hints;
+pub use keys::{KEYS, check};
+pub use node::NodeSettings;
+pub use process::{block_on, environment};
+pub use random::{now, random};
+pub use store::{datastore_ready, open};
+
+use margay_cni::NetConf;
+use margay_cni::error::Error;
+use margay_datastore::Config;
+use serde_json::{Map, Value};
+
+/// Settings of a call that both plugins need.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The network's name.
+    pub network: String,
+    /// Which store to open.
+    pub store: Config,
+    /// How the node is named.
+    pub node: NodeSettings,
+}
+
+impl Settings {
+    /// Reads and checks a configuration. `env` looks up environment variables.
+    ///
+    /// # Errors
+    /// Code 7 or 110, naming the key, its value and the remedy.
+    pub fn read(conf: &NetConf, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        check(conf)?;
+        Ok(Self {
+            network: conf.name().to_owned(),
+            store: Config::from_cni(conf.raw(), env).map_err(|error| from_config(&error))?,
+            node: NodeSettings::read(conf.raw()),
+        })
+    }
+}
+
+/// A string value; `None` when absent, `null` or empty. Types have been checked.
+pub fn text<'a>(conf: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    conf.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+/// A boolean value; false when absent.
+pub fn flag(conf: &Map<String, Value>, key: &str) -> bool {
+    conf.get(key).and_then(Value::as_bool).unwrap_or_default()
+}
+
+/// A number; `None` when absent or too large for 32 bits.
+pub fn number(conf: &Map<String, Value>, key: &str) -> Option<u32> {
+    conf.get(key)
+        .and_then(Value::as_u64)
+        .and_then(|number| u32::try_from(number).ok())
+}

@@ -1,0 +1,212 @@
+//! A fabric, nodes and pods, out of network namespaces.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::process::{Output, inside, run};
+
+/// A bridge with nodes on it.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    dir: tempfile::TempDir,
+    nodes: usize,
+    pods: AtomicU32,
+}
+
+/// A node: a namespace with an address on the fabric.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'l> {
+    /// The lab it is part of.
+    pub lab: &'l Lab,
+    /// Its number, from 1.
+    pub number: usize,
+}
+
+/// A pod's namespace, empty until a plugin attaches it.
+#[derive(Debug)]
+pub struct Pod {
+    /// The namespace's name.
+    pub namespace: String,
+}
+
+impl Lab {
+    /// Makes a lab of so many nodes.
+    pub fn new(nodes: usize) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("mg{}-{count}", std::process::id());
+        let lab = Self {
+            prefix,
+            dir: tempfile::tempdir().unwrap(),
+            nodes,
+            pods: AtomicU32::new(0),
+        };
+        let mut all = format!("netns add {}\n", lab.fabric());
+        for node in lab.nodes() {
+            all += &format!("netns add {}\n", node.namespace());
+        }
+        batch(None, &all);
+        let mut fabric = String::from(
+            "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\nlink set lo up\n\
+             addr add 172.31.255.254/16 dev br0\n",
+        );
+        for node in lab.nodes() {
+            let (number, namespace) = (node.number, node.namespace());
+            fabric += &format!(
+                "link add p{number} type veth peer name eth0 netns {namespace}\n\
+                 link set p{number} master br0 up\n"
+            );
+        }
+        batch(Some(&lab.fabric()), &fabric);
+        for node in lab.nodes() {
+            batch(
+                Some(&node.namespace()),
+                &format!(
+                    "link set lo up\nlink set eth0 up\naddr add {}/16 dev eth0\n\
+                     addr add {}/64 dev eth0 nodad\n",
+                    node.ipv4(),
+                    node.ipv6()
+                ),
+            );
+        }
+        lab
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        (1..=self.nodes).map(|number| Node { lab: self, number })
+    }
+
+    /// One node, from 1.
+    pub fn node(&self, number: usize) -> Node<'_> {
+        assert!((1..=self.nodes).contains(&number));
+        Node { lab: self, number }
+    }
+
+    /// The fabric's namespace.
+    pub fn fabric(&self) -> String {
+        format!("{}-fab", self.prefix)
+    }
+
+    /// A folder for everything that the lab's programs write.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A fresh pod.
+    pub fn pod(&self) -> Pod {
+        let number = self.pods.fetch_add(1, Ordering::Relaxed);
+        let pod = Pod {
+            namespace: format!("{}-p{number}", self.prefix),
+        };
+        batch(None, &format!("netns add {}\n", pod.namespace));
+        pod
+    }
+
+    /// A word that no other lab has, for container ids.
+    pub fn unique(&self) -> &str {
+        &self.prefix
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Also what a failed test has not told us of.
+        let Ok(entries) = std::fs::read_dir("/run/netns") else {
+            return;
+        };
+        let ours = format!("{}-", self.prefix);
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&ours) {
+                let _ = Command::new("ip").args(["netns", "del", &name]).output();
+            }
+        }
+    }
+}
+
+impl Node<'_> {
+    /// The node's name.
+    pub fn name(&self) -> String {
+        format!("n{}", self.number)
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> String {
+        format!("{}-n{}", self.lab.prefix, self.number)
+    }
+
+    /// Its address on the fabric.
+    pub fn ipv4(&self) -> IpAddr {
+        format!("172.31.{}.{}", self.number / 250, self.number % 250 + 1)
+            .parse()
+            .unwrap()
+    }
+
+    /// Its IPv6 address on the fabric.
+    pub fn ipv6(&self) -> IpAddr {
+        format!("fd31::{:x}", self.number + 1).parse().unwrap()
+    }
+
+    /// A folder of its own.
+    pub fn dir(&self) -> PathBuf {
+        let dir = self.lab.dir().join(self.name());
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// A command in its namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        inside(&self.namespace(), program)
+    }
+
+    /// Runs a line of words in its namespace.
+    pub fn run(&self, line: &str) -> Output {
+        in_namespace(&self.namespace(), line)
+    }
+}
+
+impl Pod {
+    /// The path of its namespace.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.namespace)
+    }
+
+    /// Runs a line of words in it.
+    pub fn run(&self, line: &str) -> Output {
+        in_namespace(&self.namespace, line)
+    }
+
+    /// Whether so many pings of an address are all answered.
+    pub fn pings(&self, address: &str, count: u32) -> bool {
+        self.run(&format!("ping -n -q -i 0.05 -W 2 -c {count} {address}"))
+            .success()
+    }
+
+    /// Deletes the namespace.
+    pub fn delete(&self) {
+        let _ = run(
+            Command::new("ip").args(["netns", "del", &self.namespace]),
+            b"",
+        )
+        .ok();
+    }
+}
+
+fn in_namespace(namespace: &str, line: &str) -> Output {
+    let mut words = line.split_whitespace();
+    let mut command = inside(namespace, words.next().unwrap());
+    run(command.args(words), b"")
+}
+
+#[track_caller]
+fn batch(namespace: Option<&str>, lines: &str) {
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    let _ = run(command.args(["-batch", "-"]), lines.as_bytes()).ok();
+}

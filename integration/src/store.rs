@@ -1,0 +1,54 @@
+//! The store of a lab.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+use crate::process::{Output, program, run};
+
+/// Which store a lab's programs use, and how they are told.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// One file.
+    Sqlite(PathBuf),
+    /// These endpoints.
+    Etcd(String),
+}
+
+impl StoreKind {
+    /// The environment that leads programs to it.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Sqlite(path) => vec![
+                ("DATASTORE_TYPE", "sqlite".to_owned()),
+                ("MARGAY_STORE_PATH", path.display().to_string()),
+            ],
+            Self::Etcd(endpoints) => vec![
+                ("DATASTORE_TYPE", "etcdv3".to_owned()),
+                ("ETCD_ENDPOINTS", endpoints.clone()),
+            ],
+        }
+    }
+
+    /// The keys of a CNI configuration that lead to it.
+    pub fn conf(&self) -> Map<String, Value> {
+        let object = match self {
+            Self::Sqlite(path) => json!({"datastore_type": "sqlite", "store_path": path}),
+            Self::Etcd(endpoints) => {
+                json!({"datastore_type": "etcdv3", "etcd_endpoints": endpoints})
+            }
+        };
+        object.as_object().unwrap().clone()
+    }
+
+    /// Runs margayctl on it, in a namespace where one is given.
+    pub fn ctl(&self, namespace: Option<&str>, arguments: &[&str], stdin: &str) -> Output {
+        let mut command = match namespace {
+            None => Command::new(program("margayctl")),
+            Some(namespace) => crate::process::inside(namespace, program("margayctl")),
+        };
+        command.args(arguments).envs(self.environment());
+        run(&mut command, stdin.as_bytes())
+    }
+}
