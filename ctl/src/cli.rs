@@ -16,9 +16,10 @@ use crate::kinds;
     infer_subcommands = false
 )]
 pub struct Cli {
-    /// File that says which datastore to use.
-    #[arg(short, long, global = true, default_value = DEFAULT_CONFIG)]
-    pub config: PathBuf,
+    /// File that says which datastore to use; without it /etc/calico/calicoctl.cfg, where that exists,
+    /// the environment, or else this machine's own datastore.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Accepted for scripts written for calicoctl; versions are not compared.
     #[arg(long, global = true, hide = true)]
     pub allow_version_mismatch: bool,
@@ -277,9 +278,6 @@ pub enum Node {
         node: Option<String>,
     },
 }
-
-/// Where calicoctl looks for its configuration.
-pub const DEFAULT_CONFIG: &str = "/etc/calico/calicoctl.cfg";
 
 const DEFAULT_SOCKET: &str = "/run/margay/agent.sock";
 

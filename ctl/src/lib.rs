@@ -10,6 +10,7 @@ pub mod commands;
 pub mod documents;
 pub mod inventory;
 pub mod kinds;
+pub mod open;
 pub mod output;
 pub mod stamps;
 pub mod table;

@@ -1,5 +1,7 @@
 //! What operations on resources write, give back and refuse.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use margay_ipam_core::{Allocator, IpamError, NoCompanion, Request, Want};
@@ -54,6 +56,7 @@ async fn assign(store: &Memory, node: &str, handle: &str) -> String {
     let request = Request {
         node: node.into(),
         handle: handle.into(),
+        interface: "eth0".into(),
         owner: std::collections::BTreeMap::new(),
         wants: vec![Want::Auto {
             family: Family::V4,
@@ -321,7 +324,7 @@ async fn some_things_stay() {
         .unwrap();
     assert_eq!(profile.metadata.resource_version.as_deref(), Some("1"));
     let listed = client.list::<Profile>(Kind::Profile, None).await.unwrap();
-    assert_eq!(listed.items, [profile.clone()]);
+    assert_eq!(listed.items, std::slice::from_ref(&profile));
     assert!(client.apply(profile).await.is_err());
     let information = ClusterInformation::new(Metadata::named("other"), Default::default());
     let error = client.create(information).await.unwrap_err();

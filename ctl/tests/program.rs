@@ -1,0 +1,50 @@
+//! The program itself, on a datastore in a file.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::io::Write;
+use std::path::Path;
+
+#[expect(clippy::disallowed_methods, reason = "the program is what is tested")]
+fn margayctl(folder: &Path, arguments: &[&str], input: &str) -> (bool, String, String) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_margayctl"))
+        .args(arguments)
+        .env_clear()
+        .env("DATASTORE_TYPE", "sqlite")
+        .env("MARGAY_STORE_PATH", folder.join("store.db"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The program may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let done = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.success(), text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn a_day_with_the_program() {
+    let folder = std::env::temp_dir().join(format!("margayctl-program-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let document = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: a\nspec:\n  cidr: 10.9.0.0/16\n";
+    let run = |arguments: &[&str], input: &str| margayctl(&folder, arguments, input);
+    let (ok, out, err) = run(&["create", "-f", "-"], document);
+    assert!(ok, "{err}");
+    assert_eq!(out, "Successfully created 1 'IPPool' resource(s)\n");
+    let (ok, out, _) = run(&["get", "pools", "-o", "name"], "");
+    assert_eq!((ok, out.as_str()), (true, "ippool/a\n"));
+    let (ok, out, err) = run(&["create", "-f", "-"], document);
+    assert_eq!((ok, out.as_str()), (false, ""));
+    assert!(err.contains("resource already exists: IPPool(a)"), "{err}");
+    let (ok, out, err) = run(&["delete", "pool", "a"], "");
+    assert!(ok, "{err}");
+    assert_eq!(out, "Successfully deleted 1 'IPPool' resource(s)\n");
+    let (ok, _, err) = run(&["get", "ippol"], "");
+    assert!(!ok);
+    assert!(err.contains("is no kind of resource"), "{err}");
+    let (ok, out, _) = run(&["--help"], "");
+    assert!(ok && out.contains("Usage: margayctl"), "{out}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
