@@ -1,35 +1,19 @@
 //! What operations on resources write, give back and refuse.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+#![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod common;
 
+use common::Counter;
 use margay_ipam_core::{Allocator, IpamError, NoCompanion, Request, Want};
 use margay_model::resource::cluster::{ClusterInformation, Node, NodeSpec, Tier, TierSpec};
 use margay_model::resource::endpoint::WorkloadEndpointSpec;
 use margay_model::resource::pool::{AllowedUse, IPPool, IPPoolSpec};
 use margay_model::resource::profile::Profile;
-use margay_model::time::Timestamp;
 use margay_model::{Family, Key, Kind, Metadata, Prefix, Resource};
 use margay_resources::{Client, Effect, Id, Note, ResourceError, Stamps};
 use margay_store::{Memory, Revision, Store};
 use serde_json::{Value, json};
-
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Stamps for Counter {
-    fn now(&self) -> Timestamp {
-        Timestamp {
-            seconds: 1_795_393_566,
-            nanos: 0,
-        }
-    }
-
-    fn random(&self) -> [u8; 16] {
-        u128::from(self.0.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
-    }
-}
 
 fn client(store: &Memory) -> Client<'_, Memory, Counter> {
     Client::new(store, Counter::default())
