@@ -28,4 +28,4 @@ pub use key::{Key, Prefix};
 pub use kind::Kind;
 pub use metadata::Metadata;
 pub use problem::{Problem, Problems};
-pub use resource::{Resource, Spec};
+pub use resource::{AnyResource, DecodeError, Resource, Spec};

@@ -73,7 +73,9 @@ pub fn annotate(metadata: &mut Metadata) {
     });
     if !kept {
         let text = serde_json::json!({ "name": metadata.name }).to_string();
-        metadata.annotations.insert(NAME_ANNOTATION.to_owned(), text);
+        metadata
+            .annotations
+            .insert(NAME_ANNOTATION.to_owned(), text);
     }
 }
 

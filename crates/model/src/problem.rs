@@ -20,7 +20,7 @@ pub struct Problem {
 
 /// Everything that is wrong with an object.
 ///
-/// Rules report where they are: a rule enters a field with [`Problems::field`] or [`Problems::item`], so
+/// Rules report where they are: a rule enters a field with [`Problems::field`] or [`Problems::items`], so
 /// that the same rule serves at every place of its type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
@@ -68,16 +68,23 @@ impl Problems {
         &mut self,
         name: &str,
         items: impl IntoIterator<Item = &'a T>,
+        rule: impl FnMut(&mut Self, &'a T),
+    ) {
+        self.field(name, |problems| problems.items_here(items, rule));
+    }
+
+    /// Applies rules to each item of the list at the current place.
+    pub fn items_here<'a, T: 'a>(
+        &mut self,
+        items: impl IntoIterator<Item = &'a T>,
         mut rule: impl FnMut(&mut Self, &'a T),
     ) {
-        self.field(name, |problems| {
-            for (index, item) in items.into_iter().enumerate() {
-                let length = problems.path.len();
-                problems.path.push_str(&format!("[{index}]"));
-                rule(problems, item);
-                problems.path.truncate(length);
-            }
-        });
+        for (index, item) in items.into_iter().enumerate() {
+            let length = self.path.len();
+            self.path.push_str(&format!("[{index}]"));
+            rule(self, item);
+            self.path.truncate(length);
+        }
     }
 
     /// Reports the current place.
@@ -134,11 +141,7 @@ impl Problems {
         range: std::ops::RangeInclusive<N>,
     ) {
         if let Some(value) = value.filter(|value| !range.contains(value)) {
-            self.refuse_field(
-                name,
-                value,
-                format!("{} to {}", range.start(), range.end()),
-            );
+            self.refuse_field(name, value, format!("{} to {}", range.start(), range.end()));
         }
     }
 
@@ -164,7 +167,10 @@ impl Problems {
     pub fn cidr_here(&mut self, text: &str) -> Option<Cidr> {
         let cidr = text.parse().ok();
         if cidr.is_none() {
-            self.refuse(text, "an IP prefix such as 10.0.0.0/16 or fd00::/64, or an address");
+            self.refuse(
+                text,
+                "an IP prefix such as 10.0.0.0/16 or fd00::/64, or an address",
+            );
         }
         cidr
     }

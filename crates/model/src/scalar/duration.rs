@@ -44,9 +44,11 @@ impl FromStr for GoDuration {
     type Err = GoDurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(|nanos| Self { nanos }).ok_or_else(|| GoDurationError {
-            text: text.to_owned(),
-        })
+        parse(text)
+            .map(|nanos| Self { nanos })
+            .ok_or_else(|| GoDurationError {
+                text: text.to_owned(),
+            })
     }
 }
 
@@ -138,10 +140,18 @@ fn nanos(number: &str, size: i128) -> Option<i128> {
     if whole.is_empty() && fraction.is_empty() || whole.len() > 19 || fraction.contains('.') {
         return None;
     }
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: i128 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     let fraction = &fraction[..fraction.len().min(18)];
     let scale = 10i128.pow(u32::try_from(fraction.len()).ok()?);
-    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part: i128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
     Some(whole * size + part * size / scale)
 }
 
@@ -177,13 +187,28 @@ mod tests {
             ("-2m3s", "-2m3s"),
             ("86400s", "24h0m0s"),
         ] {
-            assert_eq!(text.parse::<GoDuration>().unwrap().to_string(), again, "{text}");
+            assert_eq!(
+                text.parse::<GoDuration>().unwrap().to_string(),
+                again,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "1", "s", "-", "1d", ".s", "1.2.3s", "1s2", "99999999999h", "1 s"] {
+        for text in [
+            "",
+            "1",
+            "s",
+            "-",
+            "1d",
+            ".s",
+            "1.2.3s",
+            "1s2",
+            "99999999999h",
+            "1 s",
+        ] {
             assert!(text.parse::<GoDuration>().is_err(), "{text}");
         }
     }

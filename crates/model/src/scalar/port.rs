@@ -65,9 +65,9 @@ impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match IntOrString::deserialize(deserializer)? {
             IntOrString::String(text) => Ok(Self::parse(&text)),
-            IntOrString::Int(number) => u16::try_from(number).map(Self::single).map_err(|_| {
-                serde::de::Error::custom(format!("{number} is no port: 0 to 65535"))
-            }),
+            IntOrString::Int(number) => u16::try_from(number)
+                .map(Self::single)
+                .map_err(|_| serde::de::Error::custom(format!("{number} is no port: 0 to 65535"))),
         }
     }
 }
