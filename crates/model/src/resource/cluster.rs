@@ -52,7 +52,7 @@ pub struct TierSpec {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        serialize_with = "crate::resource::cluster::order"
+        serialize_with = "crate::scalar::order"
     )]
     pub order: Option<f64>,
     /// `Deny` or `Pass`: what happens where policies of the tier apply and none decides.
@@ -202,22 +202,4 @@ impl Spec for TierSpec {
 
 impl Spec for NodeSpec {
     const KIND: Kind = Kind::Node;
-}
-
-/// Writes an order as Go does: without a fraction where it is whole.
-pub(crate) fn order<S: serde::Serializer>(
-    value: &Option<f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match value {
-        None => serializer.serialize_none(),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "whole and within the integer range"
-        )]
-        Some(order) if order.fract() == 0.0 && order.abs() < 1e15 => {
-            serializer.serialize_i64(*order as i64)
-        }
-        Some(order) => serializer.serialize_f64(*order),
-    }
 }
