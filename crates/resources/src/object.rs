@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use margay_model::json::Extra;
 use margay_model::time::Timestamp;
-use margay_model::{AnyResource, Kind, Metadata, Problems, Resource, Spec};
+use margay_model::{AnyResource, DecodeError, Kind, Metadata, Problems, Resource, Spec};
 use serde_json::{Map, Value, json};
 
 /// Where times and UIDs come from.
@@ -106,14 +106,10 @@ impl Object for AnyResource {
     }
 
     fn decode(kind: Kind, value: &[u8]) -> Result<Self, String> {
-        let object = Self::decode(value).map_err(|error| error.to_string())?;
-        if object.kind() != kind {
-            return Err(format!(
-                "it is a {} where {kind} is expected",
-                object.kind()
-            ));
-        }
-        Ok(object)
+        Self::decode(kind, value).map_err(|error| match error {
+            DecodeError::Invalid { source, .. } => source.to_string(),
+            other => other.to_string(),
+        })
     }
 
     fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
