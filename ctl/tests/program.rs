@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[expect(clippy::disallowed_methods, reason = "the program is what is tested")]
 fn margayctl(folder: &Path, arguments: &[&str], input: &str) -> (bool, String, String) {
@@ -24,12 +24,22 @@ fn margayctl(folder: &Path, arguments: &[&str], input: &str) -> (bool, String, S
     (done.status.success(), text(done.stdout), text(done.stderr))
 }
 
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 #[test]
 fn a_day_with_the_program() {
-    let folder = std::env::temp_dir().join(format!("margayctl-program-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let name = format!("margayctl-program-{}", std::process::id());
+    let folder = Folder(std::env::temp_dir().join(name));
+    std::fs::create_dir_all(&folder.0).unwrap();
     let document = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: a\nspec:\n  cidr: 10.9.0.0/16\n";
-    let run = |arguments: &[&str], input: &str| margayctl(&folder, arguments, input);
+    let run = |arguments: &[&str], input: &str| margayctl(&folder.0, arguments, input);
     let (ok, out, err) = run(&["create", "-f", "-"], document);
     assert!(ok, "{err}");
     assert_eq!(out, "Successfully created 1 'IPPool' resource(s)\n");
@@ -46,5 +56,4 @@ fn a_day_with_the_program() {
     assert!(err.contains("is no kind of resource"), "{err}");
     let (ok, out, _) = run(&["--help"], "");
     assert!(ok && out.contains("Usage: margayctl"), "{out}");
-    std::fs::remove_dir_all(&folder).unwrap();
 }

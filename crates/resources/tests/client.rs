@@ -418,3 +418,15 @@ async fn default_pools_are_for_clusters_that_never_had_one() {
         .unwrap();
     assert_eq!(again, [], "whoever deleted the pools wants none");
 }
+
+#[test]
+fn operations_can_move_between_threads() {
+    fn movable<F: Send>(_: F) {}
+    let store = Memory::new();
+    let client = client(&store);
+    movable(client.apply(pool("a", "10.0.0.0/16")));
+    movable(client.delete(Kind::Node, None, "n1", None));
+    movable(client.list::<Node>(Kind::Node, None));
+    movable(client.ensure_initialized());
+    movable(client.ensure_default_pools(None, None));
+}

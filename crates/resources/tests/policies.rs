@@ -86,6 +86,11 @@ async fn both_forms_are_one_policy() {
     let updated = client.apply(policy("web", "default")).await.unwrap();
     assert_eq!(updated.effect, Effect::Updated);
     assert_eq!(stored(&store, "web"), None, "it is updated where it is");
+    let read: AnyResource = client
+        .get(Kind::NetworkPolicy, Some("prod"), "default.web")
+        .await
+        .unwrap();
+    assert_eq!(read.metadata().name, "default.web");
     put_old(&store, "web", 2);
     let listing = client
         .list::<AnyResource>(Kind::NetworkPolicy, None)

@@ -7,7 +7,7 @@ use margay_resources::Stamps;
 
 /// One moment, and the numbers from 0 as UIDs.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Stamps for Counter {
     fn now(&self) -> Timestamp {
