@@ -160,7 +160,16 @@ async fn messages_are_those_of_calicoctl() {
         .unwrap_err();
     assert_eq!(
         said,
-        "Partial success: deleted the first 1 out of 2 'Node' resources:\nHit error: resource does not exist: Node(n3)"
+        "Partial success: deleted 1 out of 2 'Node' resources\nHit error: resource does not exist: Node(n3)"
+    );
+    session.apply(NODES).await;
+    let said = session
+        .run("margayctl delete node n3 n2")
+        .await
+        .unwrap_err();
+    assert!(
+        said.starts_with("Partial success: deleted 1 out of 2"),
+        "{said}"
     );
     let said = session
         .run("margayctl delete node n1 n3 --skip-not-exists")

@@ -1,6 +1,6 @@
 //! `delete`.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use margay_resources::{Client, Id, ResourceError};
 use margay_store::Store;
 
@@ -10,7 +10,8 @@ use crate::cli::Delete;
 use crate::documents;
 use crate::stamps::SystemStamps;
 
-/// Deletes resources one after the other, and ends at the first that fails.
+/// Deletes resources one after the other. One that fails does not keep the others back, unless the store
+/// itself fails.
 pub(super) async fn delete<S: Store>(
     client: &Client<'_, S, SystemStamps>,
     delete: &Delete,
@@ -23,8 +24,7 @@ pub(super) async fn delete<S: Store>(
         }
         bail!("No resources specified");
     }
-    let mut done = 0;
-    let mut failure = None;
+    let mut failures = Vec::new();
     for id in &ids {
         let deleted = client
             .delete(id.kind, id.namespace.as_deref(), &id.name, None)
@@ -36,14 +36,11 @@ pub(super) async fn delete<S: Store>(
                 }
             }
             Err(ResourceError::DoesNotExist { .. }) if delete.skip_not_exists => {}
-            Err(error) => {
-                failure = Some(anyhow!(error));
-                break;
-            }
+            Err(error @ ResourceError::Store { .. }) => return Err(error.into()),
+            Err(error) => failures.push(error.to_string()),
         }
-        done += 1;
     }
-    report(Verb::Delete, &kinds, done, ids.len(), failure, streams)
+    report(Verb::Delete, &kinds, ids.len(), &failures, streams)
 }
 
 fn targets(delete: &Delete, streams: &mut Streams<'_>) -> Result<(Kinds, Vec<Id>)> {

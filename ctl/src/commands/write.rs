@@ -1,6 +1,6 @@
 //! `create`, `apply`, `replace` and `validate`.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use margay_model::AnyResource;
 use margay_resources::{Client, ResourceError};
 use margay_store::Store;
@@ -43,7 +43,8 @@ impl Verb {
     }
 }
 
-/// Writes the documents one after the other, and ends at the first that fails.
+/// Writes the documents one after the other. One that fails does not keep the others back, unless the
+/// store itself fails.
 pub(super) async fn write<S: Store>(
     client: &Client<'_, S, SystemStamps>,
     verb: Verb,
@@ -57,21 +58,23 @@ pub(super) async fn write<S: Store>(
     if verb != Verb::Replace {
         client.ensure_initialized().await?;
     }
-    let mut done = Vec::new();
-    let mut failure = None;
+    let mut failures = Vec::new();
     for document in &documents {
         warn_unknown(document, streams)?;
         match one(client, verb, document).await {
-            Ok(()) => done.push(document),
-            Err(ResourceError::AlreadyExists { .. }) if write.skip_exists => done.push(document),
-            Err(error) => {
-                failure = Some(anyhow!("{}: {error}", document.place));
-                break;
-            }
+            Ok(()) => {}
+            Err(ResourceError::AlreadyExists { .. }) if write.skip_exists => {}
+            Err(error @ ResourceError::Store { .. }) => bail!("{}: {error}", document.place),
+            Err(error) => failures.push(format!("{}: {error}", document.place)),
         }
     }
-    let kinds = Kinds::of(&documents);
-    report(verb, &kinds, done.len(), documents.len(), failure, streams)
+    report(
+        verb,
+        &Kinds::of(&documents),
+        documents.len(),
+        &failures,
+        streams,
+    )
 }
 
 async fn one<S: Store>(
@@ -124,28 +127,29 @@ impl Kinds {
     }
 }
 
-/// Says how far a command came; an error when that was not all the way.
+/// Says what was done with `of` resources; an error when some failed.
 pub(super) fn report(
     verb: Verb,
     kinds: &Kinds,
-    done: usize,
     of: usize,
-    failure: Option<anyhow::Error>,
+    failures: &[String],
     streams: &mut Streams<'_>,
 ) -> Result<()> {
     let (kind, did) = (kinds.with_space(), verb.participle());
-    let Some(failure) = failure else {
+    let done = of.saturating_sub(failures.len());
+    if failures.is_empty() {
         return streams.say(&format!("Successfully {did} {done} {kind}resource(s)\n"));
-    };
+    }
+    let failures = failures.join("\n");
     if done > 0 {
         streams.say(&format!(
-            "Partial success: {did} the first {done} out of {of} {kind}resources:\n"
+            "Partial success: {did} {done} out of {of} {kind}resources\n"
         ))?;
-        bail!("Hit error: {failure:#}");
+        bail!("Hit error: {failures}");
     }
     let (any, s) = if of == 1 { ("", "") } else { ("any ", "s") };
     bail!(
-        "Failed to {} {any}{kind}resource{s}: {failure:#}",
+        "Failed to {} {any}{kind}resource{s}: {failures}",
         verb.infinitive()
     );
 }
