@@ -180,7 +180,10 @@ impl Problems {
         let found = text.parse().ok().map(Family::of);
         let fits = found.is_some() && (family.is_none() || family == found);
         if !text.is_empty() && !fits {
-            let allowed = family.map_or("an IP address".to_owned(), |f| format!("an {f} address"));
+            let allowed = match family {
+                Some(family) => format!("an {family} address"),
+                None => "an IP address".to_owned(),
+            };
             self.refuse_field(name, text, allowed);
         }
     }

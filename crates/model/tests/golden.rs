@@ -1,5 +1,7 @@
 //! Every value recorded from real Calico decodes and encodes to the same bytes.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::path::Path;
 
 use margay_model::ipam::{Affinity, Block, Handle, IpamConfig};

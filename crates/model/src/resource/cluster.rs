@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::{Resource, Spec};
 use crate::json::Extra;
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::scalar::AsNumber;
 
 /// What the cluster is; only one, named `default`.
 pub type ClusterInformation = Resource<ClusterInformationSpec>;
@@ -198,8 +200,26 @@ impl Spec for ClusterInformationSpec {
 
 impl Spec for TierSpec {
     const KIND: Kind = Kind::Tier;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        spec.order.get_or_insert(DEFAULT_TIER_ORDER);
+        if spec.default_action.as_deref().is_none_or(str::is_empty) {
+            spec.default_action = Some("Deny".to_owned());
+        }
+    }
 }
 
 impl Spec for NodeSpec {
     const KIND: Kind = Kind::Node;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        if let Some(value) = spec.bgp.as_mut().and_then(|bgp| bgp.as_number.as_mut())
+            && let Ok(number) = serde_json::from_value::<AsNumber>(value.clone())
+        {
+            *value = number.0.into();
+        }
+    }
 }
+
+/// Rank of a tier that says none.
+const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;

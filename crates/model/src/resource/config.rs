@@ -165,7 +165,7 @@ const IPAM_FIELDS: &[Field] = &[
     Field::new(
         "kubeVirtVMAddressPersistence",
         Shape::Word(&["Enabled", "Disabled"]),
-        "Disabled",
+        "Enabled",
     ),
     Field::new("ipCooldownSeconds", Shape::Int(0, 1200), "0"),
 ];

@@ -1,10 +1,12 @@
 //! Network policies, in force and staged.
 
+mod defaults;
 mod kubernetes;
 
 use super::rule::Rule;
 use super::{Resource, Spec};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
 
 pub use kubernetes::{StagedKubernetesNetworkPolicy, StagedKubernetesNetworkPolicySpec};
 
@@ -166,16 +168,42 @@ object! {
 
 impl Spec for GlobalNetworkPolicySpec {
     const KIND: Kind = Kind::GlobalNetworkPolicy;
+
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        defaults::tier(metadata, &mut spec.tier);
+        defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
+    }
 }
 
 impl Spec for NetworkPolicySpec {
     const KIND: Kind = Kind::NetworkPolicy;
+
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        defaults::tier(metadata, &mut spec.tier);
+        defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
+    }
 }
 
 impl Spec for StagedGlobalNetworkPolicySpec {
     const KIND: Kind = Kind::StagedGlobalNetworkPolicy;
+
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        defaults::staged_action(&mut spec.staged_action);
+        defaults::tier(metadata, &mut spec.tier);
+        if spec.staged_action != StagedAction::Delete {
+            defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
+        }
+    }
 }
 
 impl Spec for StagedNetworkPolicySpec {
     const KIND: Kind = Kind::StagedNetworkPolicy;
+
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        defaults::staged_action(&mut spec.staged_action);
+        defaults::tier(metadata, &mut spec.tier);
+        if spec.staged_action != StagedAction::Delete {
+            defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
+        }
+    }
 }

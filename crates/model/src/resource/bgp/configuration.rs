@@ -2,6 +2,7 @@
 
 use super::peer::Password;
 use crate::kind::Kind;
+use crate::metadata::Metadata;
 use crate::resource::{Resource, Spec};
 use crate::scalar::{AsNumber, GoDuration, LogSeverity, Switch};
 
@@ -106,4 +107,13 @@ object! {
 
 impl Spec for BGPConfigurationSpec {
     const KIND: Kind = Kind::BGPConfiguration;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        if spec.log_severity_screen.as_str().is_empty() {
+            spec.log_severity_screen = LogSeverity::Info;
+        }
+        if spec.service_load_balancer_aggregation.as_str().is_empty() {
+            spec.service_load_balancer_aggregation = Switch::Enabled;
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub enum Shape {
     /// The name of a network interface.
     Interface,
     /// A list of the same.
-    List(&'static Shape),
+    List(&'static Self),
     /// An object with settings of its own.
     Object(&'static [Field]),
     /// An object that gives texts to names.

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::{PolicyType, StagedAction};
+use super::{PolicyType, StagedAction, defaults};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
 use crate::resource::{Resource, Spec};
 
 /// A Kubernetes `NetworkPolicy` that is tried out before it is in force.
@@ -28,4 +29,11 @@ object! {
 
 impl Spec for StagedKubernetesNetworkPolicySpec {
     const KIND: Kind = Kind::StagedKubernetesNetworkPolicy;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        defaults::staged_action(&mut spec.staged_action);
+        if spec.staged_action != StagedAction::Delete {
+            defaults::types(&mut spec.policy_types, &spec.ingress, &spec.egress);
+        }
+    }
 }
