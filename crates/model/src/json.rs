@@ -1,5 +1,7 @@
 //! JSON in the exact form Calico writes it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -35,6 +37,47 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::E
 )]
 pub(crate) fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// Values that the stored form leaves out.
+pub(crate) trait Absent {
+    /// Whether the field is left out.
+    fn absent(&self) -> bool;
+}
+
+impl<T> Absent for Option<T> {
+    fn absent(&self) -> bool {
+        self.is_none()
+    }
+}
+
+impl<T> Absent for Vec<T> {
+    fn absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<K, V> Absent for BTreeMap<K, V> {
+    fn absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Absent for String {
+    fn absent(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Absent for bool {
+    fn absent(&self) -> bool {
+        !*self
+    }
+}
+
+/// `skip_serializing_if` for every field whose type knows what is left out.
+pub(crate) fn absent<T: Absent>(value: &T) -> bool {
+    value.absent()
 }
 
 /// Reads `null` as the type's default.

@@ -4,6 +4,9 @@
 //! same JSON, and fields this crate does not know are kept and written back. Nothing here does I/O,
 //! reads a clock or draws random numbers: timestamps and UIDs are made from values the caller brings.
 
+#[macro_use]
+mod macros;
+
 pub mod cidr;
 pub mod ipam;
 pub mod json;
@@ -11,7 +14,12 @@ pub mod key;
 pub mod kind;
 pub mod metadata;
 pub mod names;
+pub mod policy_names;
+pub mod problem;
 pub mod resource;
+pub mod scalar;
+pub mod status;
+pub mod syntax;
 pub mod time;
 pub mod uid;
 
@@ -19,4 +27,5 @@ pub use cidr::{Cidr, Family};
 pub use key::{Key, Prefix};
 pub use kind::Kind;
 pub use metadata::Metadata;
-pub use resource::{Resource, Spec};
+pub use problem::{Problem, Problems};
+pub use resource::{AnyResource, DecodeError, Resource, Spec};

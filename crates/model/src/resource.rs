@@ -1,9 +1,19 @@
 //! The frame that all resources of the v3 API share.
 
+pub mod affinity;
+mod any;
+pub mod bgp;
 pub mod cluster;
+pub mod config;
 pub mod endpoint;
+pub mod hostendpoint;
+pub mod migration;
+pub mod networkset;
+pub mod policy;
 pub mod pool;
 pub mod profile;
+pub mod rule;
+pub mod status;
 
 use std::fmt::Debug;
 
@@ -16,6 +26,9 @@ use crate::json::Extra;
 use crate::key::Key;
 use crate::kind::Kind;
 use crate::metadata::Metadata;
+use crate::problem::Problems;
+
+pub use any::{AnyResource, DecodeError};
 
 /// The `apiVersion` of every resource.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -24,6 +37,26 @@ pub const API_VERSION: &str = "projectcalico.org/v3";
 pub trait Spec: Serialize + DeserializeOwned + Clone + Debug + Default + PartialEq {
     /// The kind.
     const KIND: Kind;
+
+    /// Fills what is left out, and brings what is given into the form that is stored.
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        let _ = (metadata, spec);
+    }
+
+    /// Reports what is wrong with the name, beyond the rules for all kinds. Paths begin in `metadata`.
+    fn validate_name(metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let _ = (metadata, spec, problems);
+    }
+
+    /// Reports what is wrong with the specification. Paths begin in `spec`.
+    fn validate(metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let _ = (metadata, spec, problems);
+    }
+
+    /// Reports what must not change from `old` to `new`. Paths begin in `spec`.
+    fn validate_update(old: &Self, new: &Self, problems: &mut Problems) {
+        let _ = (old, new, problems);
+    }
 }
 
 /// A resource: metadata, a specification and, for some kinds, a status.
@@ -57,6 +90,47 @@ impl<S: Spec> Resource<S> {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone(),
         }
+    }
+
+    /// Fills what is left out, and brings what is given into the form that is stored.
+    pub fn set_defaults(&mut self) {
+        S::set_defaults(&mut self.metadata, &mut self.spec);
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// What is wrong, all of it.
+    pub fn validate(&self) -> Result<(), Problems> {
+        let mut problems = Problems::new();
+        problems.field("metadata", |problems| {
+            self.metadata.validate(S::KIND, problems);
+            S::validate_name(&self.metadata, &self.spec, problems);
+        });
+        problems.field("spec", |problems| {
+            S::validate(&self.metadata, &self.spec, problems);
+        });
+        problems.into_result()
+    }
+
+    /// Checks that nothing differs from the stored object that must not.
+    ///
+    /// # Errors
+    /// What differs, all of it.
+    pub fn validate_update(&self, stored: &Self) -> Result<(), Problems> {
+        let mut problems = Problems::new();
+        problems.field("metadata", |problems| {
+            problems.unchanged("name", &stored.metadata.name, &self.metadata.name);
+            problems.unchanged(
+                "namespace",
+                &stored.metadata.namespace,
+                &self.metadata.namespace,
+            );
+        });
+        problems.field("spec", |problems| {
+            S::validate_update(&stored.spec, &self.spec, problems);
+        });
+        problems.into_result()
     }
 
     /// Reads a stored value.
@@ -131,4 +205,10 @@ impl<'de, S: Spec> Deserialize<'de> for Resource<S> {
             extra: frame.extra,
         })
     }
+}
+
+/// Requires the one name that kinds with a single object have.
+pub(crate) fn only_default(metadata: &Metadata, problems: &mut Problems) {
+    let name = &metadata.name;
+    problems.require(name == "default", "name", name, "default");
 }

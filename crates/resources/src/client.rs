@@ -331,12 +331,17 @@ impl<'s, S: Store, T: Stamps> Client<'s, S, T> {
     /// Looks a resource up under every name it may be stored under.
     async fn find<O: Object>(&self, id: &Id) -> Result<Option<Stored<O>>, ResourceError> {
         for entry in self.entries(id).await? {
-            let object: O = present(id.kind, &entry).map_err(|reason| ResourceError::Damaged {
-                key: Box::new(entry.key.clone()),
-                reason,
-            })?;
+            let mut object: O =
+                present(id.kind, &entry).map_err(|reason| ResourceError::Damaged {
+                    key: Box::new(entry.key.clone()),
+                    reason,
+                })?;
             let exact = entry.key == id.key(&id.name);
-            if exact || object.metadata().name == id.name {
+            if exact {
+                // Asked for under its stored name, it keeps that.
+                object.metadata_mut().name.clone_from(&id.name);
+            }
+            if object.metadata().name == id.name {
                 return Ok(Some(Stored { object, entry }));
             }
         }

@@ -78,7 +78,7 @@ pub enum ResourceError {
         /// The resource, or the kind with an empty name for lists.
         id: Id,
         /// What went wrong.
-        source: StoreError,
+        source: Box<StoreError>,
     },
 }
 
@@ -137,7 +137,7 @@ impl Id {
     pub(crate) fn store(&self) -> impl Fn(StoreError) -> ResourceError + '_ {
         |source| ResourceError::Store {
             id: self.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use margay_model::json::Extra;
 use margay_model::time::Timestamp;
-use margay_model::{Kind, Metadata, Problems, Resource, Spec};
+use margay_model::{AnyResource, DecodeError, Kind, Metadata, Problems, Resource, Spec};
 use serde_json::{Map, Value, json};
 
 /// Where times and UIDs come from.
@@ -92,9 +92,61 @@ impl<S: Spec + Send + Sync> Object for Resource<S> {
     }
 }
 
+impl Object for AnyResource {
+    fn kind(&self) -> Kind {
+        self.kind()
+    }
+
+    fn metadata(&self) -> &Metadata {
+        self.metadata()
+    }
+
+    fn metadata_mut(&mut self) -> &mut Metadata {
+        self.metadata_mut()
+    }
+
+    fn decode(kind: Kind, value: &[u8]) -> Result<Self, String> {
+        Self::decode(kind, value).map_err(|error| match error {
+            DecodeError::Invalid { source, .. } => source.to_string(),
+            other => other.to_string(),
+        })
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        self.encode()
+    }
+
+    fn set_defaults(&mut self) {
+        self.set_defaults();
+    }
+
+    fn validate(&self) -> Result<(), Problems> {
+        self.validate()
+    }
+
+    fn validate_update(&self, stored: &Self) -> Result<(), Problems> {
+        self.validate_update(stored)
+    }
+}
+
 /// The stored form as a JSON object.
 pub(crate) fn fields<O: Object>(object: &O) -> Result<Map<String, Value>, serde_json::Error> {
     serde_json::from_slice(&object.encode()?)
+}
+
+/// Fields of the top level and the specification that the kind does not know; likely misspelt.
+pub fn unknown_fields<O: Object>(object: &O) -> Vec<String> {
+    let fields = fields(object).unwrap_or_default();
+    let known = ["kind", "apiVersion", "metadata", "spec", "status"];
+    let top = fields
+        .keys()
+        .filter(|name| !known.contains(&name.as_str()))
+        .cloned();
+    let spec = fields.get("spec").and_then(Value::as_object);
+    let inner = spec.into_iter().flat_map(|spec| spec.keys());
+    let inner = inner.filter(|name| !knows::<O>(object.kind(), name));
+    top.chain(inner.map(|name| format!("spec.{name}")))
+        .collect()
 }
 
 /// Takes over from the stored object what a document leaves out because its author does not know of it:

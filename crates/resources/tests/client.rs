@@ -1,33 +1,20 @@
 //! What operations on resources write, give back and refuse.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+#![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 
+mod common;
+
+use common::Counter;
 use margay_ipam_core::{Allocator, IpamError, NoCompanion, Request, Want};
 use margay_model::resource::cluster::{ClusterInformation, Node, NodeSpec, Tier, TierSpec};
 use margay_model::resource::endpoint::WorkloadEndpointSpec;
 use margay_model::resource::pool::{AllowedUse, IPPool, IPPoolSpec};
 use margay_model::resource::profile::Profile;
-use margay_model::time::Timestamp;
 use margay_model::{Family, Key, Kind, Metadata, Prefix, Resource};
 use margay_resources::{Client, Effect, Id, Note, ResourceError, Stamps};
+use margay_store::memory::Disturbance;
 use margay_store::{Memory, Revision, Store};
 use serde_json::{Value, json};
-
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Stamps for Counter {
-    fn now(&self) -> Timestamp {
-        Timestamp {
-            seconds: 1_795_393_566,
-            nanos: 0,
-        }
-    }
-
-    fn random(&self) -> [u8; 16] {
-        u128::from(self.0.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
-    }
-}
 
 fn client(store: &Memory) -> Client<'_, Memory, Counter> {
     Client::new(store, Counter::default())
@@ -54,6 +41,7 @@ async fn assign(store: &Memory, node: &str, handle: &str) -> String {
     let request = Request {
         node: node.into(),
         handle: handle.into(),
+        interface: "eth0".into(),
         owner: std::collections::BTreeMap::new(),
         wants: vec![Want::Auto {
             family: Family::V4,
@@ -195,11 +183,72 @@ async fn pools_do_not_overlap() {
         error.to_string().contains("overlap pool a (10.0.0.0/16)"),
         "{error}"
     );
-    let (left, right) = tokio::join!(
-        client.create(pool("c", "10.8.0.0/16")),
-        client.create(pool("d", "10.8.0.0/17")),
-    );
-    assert_eq!(usize::from(left.is_ok()) + usize::from(right.is_ok()), 1);
+}
+
+/// Two clients of a new store whose calls interleave as the seed says.
+fn rivals(seed: u64) -> (Memory, Memory) {
+    let store = Memory::new();
+    let other = store.client();
+    for (store, seed) in [(&store, seed), (&other, seed + 1000)] {
+        store.disturb(Some(Disturbance {
+            seed,
+            pauses: 3,
+            ..Disturbance::default()
+        }));
+    }
+    (store, other)
+}
+
+#[tokio::test]
+async fn rivals_do_not_create_pools_that_overlap() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let (left, right) = (client(&one), client(&two));
+        let (left, right) = tokio::join!(
+            left.create(pool("a", "10.8.0.0/16")),
+            right.create(pool("b", "10.8.0.0/17")),
+        );
+        let made = usize::from(left.is_ok()) + usize::from(right.is_ok());
+        assert_eq!(made, 1, "seed {seed}: {left:?} {right:?}");
+    }
+}
+
+#[tokio::test]
+async fn rivals_initialise_once() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let spec = || Some(pool("x", "192.168.0.0/16").spec);
+        let (left, right) = (client(&one), client(&two));
+        let (left_made, right_made) = tokio::join!(
+            async {
+                left.ensure_initialized().await.unwrap();
+                left.ensure_default_pools(spec(), None).await.unwrap()
+            },
+            async {
+                right.ensure_initialized().await.unwrap();
+                right.ensure_default_pools(spec(), None).await.unwrap()
+            },
+        );
+        assert_eq!(left_made.len() + right_made.len(), 1, "seed {seed}");
+        assert_eq!(one.dump().len(), 6, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn rivals_apply_one_after_the_other() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let node = |rack: &str| {
+            let mut node = Node::new(Metadata::named("n1"), NodeSpec::default());
+            node.metadata.labels.insert("rack".into(), rack.into());
+            node
+        };
+        let (left, right) = (client(&one), client(&two));
+        let (left, right) = tokio::join!(left.apply(node("r1")), right.apply(node("r2")));
+        let mut effects = [left.unwrap().effect, right.unwrap().effect];
+        effects.sort_by_key(|effect| *effect == Effect::Updated);
+        assert_eq!(effects, [Effect::Created, Effect::Updated], "seed {seed}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,7 +370,7 @@ async fn some_things_stay() {
         .unwrap();
     assert_eq!(profile.metadata.resource_version.as_deref(), Some("1"));
     let listed = client.list::<Profile>(Kind::Profile, None).await.unwrap();
-    assert_eq!(listed.items, [profile.clone()]);
+    assert_eq!(listed.items, std::slice::from_ref(&profile));
     assert!(client.apply(profile).await.is_err());
     let information = ClusterInformation::new(Metadata::named("other"), Default::default());
     let error = client.create(information).await.unwrap_err();
@@ -430,4 +479,16 @@ async fn default_pools_are_for_clusters_that_never_had_one() {
         .await
         .unwrap();
     assert_eq!(again, [], "whoever deleted the pools wants none");
+}
+
+#[test]
+fn operations_can_move_between_threads() {
+    fn movable<F: Send>(_: F) {}
+    let store = Memory::new();
+    let client = client(&store);
+    movable(client.apply(pool("a", "10.0.0.0/16")));
+    movable(client.delete(Kind::Node, None, "n1", None));
+    movable(client.list::<Node>(Kind::Node, None));
+    movable(client.ensure_initialized());
+    movable(client.ensure_default_pools(None, None));
 }

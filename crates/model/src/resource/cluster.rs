@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::{Resource, Spec};
 use crate::json::Extra;
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::scalar::AsNumber;
 
 /// What the cluster is; only one, named `default`.
 pub type ClusterInformation = Resource<ClusterInformationSpec>;
@@ -52,7 +54,7 @@ pub struct TierSpec {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        serialize_with = "crate::resource::cluster::order"
+        serialize_with = "crate::scalar::order"
     )]
     pub order: Option<f64>,
     /// `Deny` or `Pass`: what happens where policies of the tier apply and none decides.
@@ -198,26 +200,26 @@ impl Spec for ClusterInformationSpec {
 
 impl Spec for TierSpec {
     const KIND: Kind = Kind::Tier;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        spec.order.get_or_insert(DEFAULT_TIER_ORDER);
+        if spec.default_action.as_deref().is_none_or(str::is_empty) {
+            spec.default_action = Some("Deny".to_owned());
+        }
+    }
 }
 
 impl Spec for NodeSpec {
     const KIND: Kind = Kind::Node;
-}
 
-/// Writes an order as Go does: without a fraction where it is whole.
-pub(crate) fn order<S: serde::Serializer>(
-    value: &Option<f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match value {
-        None => serializer.serialize_none(),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "whole and within the integer range"
-        )]
-        Some(order) if order.fract() == 0.0 && order.abs() < 1e15 => {
-            serializer.serialize_i64(*order as i64)
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        if let Some(value) = spec.bgp.as_mut().and_then(|bgp| bgp.as_number.as_mut())
+            && let Ok(number) = serde_json::from_value::<AsNumber>(value.clone())
+        {
+            *value = number.0.into();
         }
-        Some(order) => serializer.serialize_f64(*order),
     }
 }
+
+/// Rank of a tier that says none.
+const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;

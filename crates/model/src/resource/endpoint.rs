@@ -6,7 +6,9 @@ use serde_json::Value;
 use super::{Resource, Spec};
 use crate::json::Extra;
 use crate::kind::Kind;
+use crate::metadata::Metadata;
 use crate::names::EndpointName;
+use crate::scalar::Protocol;
 
 /// One interface of one workload.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
@@ -83,7 +85,7 @@ pub struct WorkloadEndpointSpec {
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "crate::json::null_is_default"
     )]
-    pub ports: Vec<Value>,
+    pub ports: Vec<WorkloadPort>,
     /// Prefixes the workload may use as source beside its own addresses.
     #[serde(
         default,
@@ -94,6 +96,27 @@ pub struct WorkloadEndpointSpec {
     /// Bandwidth, packet rate and connection limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos_controls: Option<Value>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A port of a workload: one with a name that rules can use, or one that the host forwards.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadPort {
+    /// The name; may be empty where the host forwards the port.
+    pub name: String,
+    /// The protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The port.
+    pub port: u16,
+    /// The host's port; 0 for none.
+    pub host_port: u16,
+    /// The host's address; any when empty.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
     /// Fields of other writers.
     #[serde(flatten)]
     pub extra: Extra,
@@ -120,4 +143,22 @@ impl WorkloadEndpointSpec {
 
 impl Spec for WorkloadEndpointSpec {
     const KIND: Kind = Kind::WorkloadEndpoint;
+
+    fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
+        let forced = [
+            (NAMESPACE_LABEL, metadata.namespace.clone()),
+            (ORCHESTRATOR_LABEL, spec.orchestrator.clone()),
+        ];
+        for (label, value) in forced {
+            if let Some(value) = value {
+                metadata.labels.insert(label.to_owned(), value);
+            }
+        }
+    }
 }
+
+/// The label that holds an endpoint's namespace.
+pub const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+
+/// The label that holds an endpoint's orchestrator.
+pub const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";

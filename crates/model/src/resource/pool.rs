@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Resource, Spec};
+use crate::cidr::{Cidr, Family};
 use crate::json::{Extra, is_false};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
 
 /// An address pool.
 pub type IPPool = Resource<IPPoolSpec>;
@@ -107,8 +109,44 @@ pub struct IPReservationSpec {
     pub extra: Extra,
 }
 
+/// Prefix length of a pool's blocks where the pool says nothing.
+pub fn default_block_size(family: Family) -> u8 {
+    match family {
+        Family::V4 => 26,
+        Family::V6 => 122,
+    }
+}
+
+impl IPPoolSpec {
+    /// The pool's prefix, when it is one whose host bits are zero.
+    fn masked_cidr(&self) -> Option<Cidr> {
+        let (address, length) = self.cidr.split_once('/')?;
+        let address = address.parse().ok()?;
+        let cidr = Cidr::new(address, length.parse().ok()?)?;
+        (cidr.address() == address).then_some(cidr)
+    }
+}
+
 impl Spec for IPPoolSpec {
     const KIND: Kind = Kind::IPPool;
+
+    fn set_defaults(_metadata: &mut Metadata, spec: &mut Self) {
+        if let Some(cidr) = spec.masked_cidr() {
+            spec.cidr = cidr.to_string();
+            spec.block_size
+                .get_or_insert(default_block_size(cidr.family()));
+        }
+        spec.vxlan_mode.get_or_insert(EncapMode::Never);
+        spec.ipip_mode.get_or_insert(EncapMode::Never);
+        if spec.node_selector.as_deref().is_none_or(str::is_empty) {
+            spec.node_selector = Some("all()".to_owned());
+        }
+        if spec.allowed_uses.is_empty() {
+            spec.allowed_uses = vec![AllowedUse::Workload, AllowedUse::Tunnel];
+        }
+        spec.assignment_mode
+            .get_or_insert(AssignmentMode::Automatic);
+    }
 }
 
 impl Spec for IPReservationSpec {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::rule::Rule;
 use super::{Resource, Spec};
 use crate::json::Extra;
 use crate::kind::Kind;
@@ -21,14 +22,14 @@ pub struct ProfileSpec {
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "crate::json::null_is_default"
     )]
-    pub ingress: Vec<serde_json::Value>,
+    pub ingress: Vec<Rule>,
     /// Rules for traffic from the endpoint.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "crate::json::null_is_default"
     )]
-    pub egress: Vec<serde_json::Value>,
+    pub egress: Vec<Rule>,
     /// Labels that every endpoint of the profile inherits.
     #[serde(
         default,
