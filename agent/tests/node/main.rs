@@ -1,4 +1,5 @@
 //! Whole agents in network namespaces of their own, on one embedded store.
+#![cfg(test)]
 
 mod fixture;
 mod life;

@@ -167,3 +167,48 @@ fn an_interface_that_comes_late_is_set_up_when_it_comes() {
         lab.pings("a", "172.31.0.1")
     });
 }
+
+#[test]
+fn a_datastore_that_comes_back_empty_empties_nothing_without_a_word() {
+    let lab = furnished();
+    for last in 1..=12 {
+        lab.block("n1", &format!("192.168.{last}.0/26"));
+    }
+    let agent = lab.agent("n1");
+    agent.until("the last blackhole", || {
+        lab.has_route("n1", "blackhole 192.168.12.0/26")
+    });
+    assert_eq!(agent.stop(), Some(0));
+    for file in std::fs::read_dir(lab.dir.path()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() && path.display().to_string().contains("store.db") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let agent = lab.agent("n1");
+    // Beyond the time for which new interfaces are spared.
+    sleep(Duration::from_secs(11));
+    assert!(lab.has_route("n1", "blackhole 192.168.12.0/26"));
+    assert!(lab.has_route("n1", "192.168.0.1 dev calia"));
+    assert!(
+        agent
+            .log()
+            .contains("SIGUSR1 tells this process that they may go")
+    );
+    assert!(
+        agent
+            .ask("/metrics")
+            .contains("margay_withheld_deletions 15\n"),
+        "{}",
+        agent.ask("/metrics")
+    );
+    agent.signal("-USR1");
+    agent.until("they go", || {
+        !lab.has_route("n1", "blackhole") && !lab.has_route("n1", "192.168.0.1 ")
+    });
+    assert!(
+        agent
+            .ask("/metrics")
+            .contains("margay_withheld_deletions 0\n")
+    );
+}
