@@ -1,28 +1,27 @@
 //! The task that owns the state and the kernel's side: compares, changes, tells.
 
+mod effects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use margay_endpoint::Sysctl;
-use margay_model::Family;
 use margay_netlink::monitor::{self, Monitor};
 use margay_netlink::{Interfaces, Netlink, table};
-use margay_route::{Observed, Ownership, PROTOCOL, Plan, RouteKey, Step, TABLE_MAIN};
+use margay_route::{Observed, Ownership, PROTOCOL, RouteKey, Step, TABLE_MAIN};
 use margay_store::follow;
 use margay_telemetry::{Log, Reporter};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
-use crate::calculate::{Picture, Problem, calculate};
+use crate::calculate::{Problem, calculate};
 use crate::config::Config;
 use crate::error::AgentError;
-use crate::files;
 use crate::metrics::{Metrics, figure};
-use crate::mtu::{self, Carrier};
-use crate::plan::{self, RouteWords, Words};
+use crate::plan;
 use crate::report::Status;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
@@ -391,167 +390,6 @@ impl Engine {
         }
         self.workloads = workloads.into_keys().collect();
         ownership
-    }
-
-    /// Logs what will be done and what is odd; each oddity once while it lasts.
-    fn tell(&mut self, picture: &Picture, planned: &Plan, withheld: usize) {
-        for step in &planned.steps {
-            info!("{}", Words { step, picture });
-        }
-        for problem in picture.problems.difference(&self.told.problems) {
-            warn!("{problem}");
-        }
-        self.told.problems.clone_from(&picture.problems);
-        let unreachable: BTreeSet<String> = picture
-            .unreachable
-            .iter()
-            .map(|dark| format!("node {} cannot be reached: {}", dark.node, dark.reason))
-            .collect();
-        for text in unreachable.difference(&self.told.unreachable) {
-            warn!("{text}");
-        }
-        self.told.unreachable = unreachable;
-        let mut conflicts = BTreeSet::new();
-        for conflict in &planned.conflicts {
-            let key = conflict.desired.key();
-            if !self.told.conflicts.contains(&key) {
-                warn!(
-                    "route {} is not added: somebody else's {} is there",
-                    RouteWords(&conflict.desired),
-                    RouteWords(&conflict.holder)
-                );
-            }
-            conflicts.insert(key);
-        }
-        self.told.conflicts = conflicts;
-        if withheld > 0 && self.told.withheld == 0 {
-            error!(
-                "{withheld} routes in the kernel are unknown to the datastore, most of those an earlier run \
-                 made; they stay until the datastore knows them again, or SIGUSR1 tells this process that \
-                 they may go"
-            );
-        }
-        self.told.withheld = withheld;
-        let metrics = &self.parts.metrics;
-        metrics.conflicts.set(figure(planned.conflicts.len()));
-        metrics.problems.set(figure(picture.problems.len()));
-        metrics.unreachable.set(figure(picture.unreachable.len()));
-        metrics.withheld.set(figure(withheld));
-    }
-
-    /// Writes the settings of the machine and of interfaces that lack them; what failed.
-    fn configure(&mut self, picture: &Picture, interfaces: &Interfaces) -> Option<String> {
-        let namespace = self.parts.netlink.namespace().clone();
-        let mut undone = None;
-        let thorough = std::mem::take(&mut self.thorough);
-        if thorough {
-            self.configured.clear();
-        }
-        if let Err(failed) = namespace.write_sysctls(&picture.host_settings) {
-            warn!(error = %failed, "a setting of the machine cannot be written");
-            undone = Some(failed.to_string());
-        }
-        for (name, settings) in &picture.settings {
-            let Some(link) = interfaces.by_name(name) else {
-                continue;
-            };
-            if self.configured.get(&link.index) == Some(settings) {
-                continue;
-            }
-            match namespace.write_sysctls(settings) {
-                Ok(()) => {
-                    debug!(interface = name, "settings written");
-                    self.configured.insert(link.index, settings.clone());
-                }
-                Err(failed) => {
-                    warn!(error = %failed, interface = name, "a setting cannot be written");
-                    undone = Some(failed.to_string());
-                }
-            }
-        }
-        undone
-    }
-
-    fn write_status_files(
-        &mut self,
-        picture: &Picture,
-        missing: &BTreeSet<RouteKey>,
-    ) -> Option<String> {
-        let files = self.files.as_mut()?;
-        let state = &self.state;
-        let up = picture.endpoints.iter().filter_map(|(key, placed)| {
-            let works = !placed.routes.is_empty()
-                && placed.hindrance.is_none()
-                && !placed.routes.iter().any(|route| missing.contains(route));
-            works.then(|| state.endpoints().get(key)).flatten()
-        });
-        let failures = files.set(up).err()?;
-        let mut last = None;
-        for (path, failed) in failures {
-            warn!(path = %path.display(), error = %failed, "an endpoint-status file is not as it should be");
-            self.parts.metrics.status_file_failures.inc();
-            last = Some(format!("{}: {failed}", path.display()));
-        }
-        last
-    }
-
-    fn write_mtu(&mut self, interfaces: &Interfaces) -> Option<String> {
-        let node = self.state.nodes().get(self.state.node())?;
-        let addresses: Vec<_> = [Family::V4, Family::V6]
-            .into_iter()
-            .filter_map(|family| node.of(family))
-            .collect();
-        let carriers: Vec<Carrier> = interfaces
-            .iter()
-            .filter(|link| link.up && !link.loopback && !self.workloads.contains(&link.index))
-            .map(|link| Carrier {
-                name: link.name.clone(),
-                mtu: link.mtu,
-                addresses: link.addresses.clone(),
-            })
-            .collect();
-        let names = &self.settings.mtu_interfaces.0;
-        let mtu = mtu::workload_mtu(&carriers, &addresses, names, self.state.pools().values())?;
-        let path = self.parts.config.state_dir.join("mtu");
-        match files::write(&path, &mtu.to_string()) {
-            Ok(written) => {
-                if written {
-                    info!(mtu, path = %path.display(), "the workloads' MTU is written");
-                }
-                self.parts.metrics.mtu.set(mtu.into());
-                None
-            }
-            Err(failed) => {
-                warn!(path = %path.display(), error = %failed, "the MTU cannot be written");
-                Some(format!("{}: {failed}", path.display()))
-            }
-        }
-    }
-
-    fn show(&self, picture: &Picture, missing: &BTreeSet<RouteKey>, undone: Option<&str>) {
-        let metrics = &self.parts.metrics;
-        let own = |block: &&crate::state::Block| block.node.as_deref() == Some(self.state.node());
-        metrics
-            .local_endpoints
-            .set(figure(self.state.endpoints().len()));
-        metrics.hosts.set(figure(self.state.nodes().len()));
-        metrics
-            .own_blocks
-            .set(figure(self.state.blocks().values().filter(own).count()));
-        metrics
-            .routes
-            .set(figure(picture.desired.routes().count() - missing.len()));
-        metrics
-            .neighbours
-            .set(figure(picture.desired.neighbours().count()));
-        self.parts.kernel.ready(
-            true,
-            undone.unwrap_or("routes and neighbours are as they should be"),
-        );
-        self.parts.status.send_modify(|status| {
-            status.describe(&self.state, picture, missing);
-            status.ready = true;
-        });
     }
 }
 

@@ -74,7 +74,48 @@ pub struct Placed {
     /// Its routes; empty where there are none to be made.
     pub routes: Vec<RouteKey>,
     /// Why it has no routes, or not all.
-    pub hindrance: Option<String>,
+    pub hindrance: Option<Hindrance>,
+}
+
+/// Why an endpoint has no routes, or not all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Its interface is missing or down.
+    InterfaceDown(String),
+    /// It has no address that is handled.
+    NoAddress,
+    /// Its interface is none of ours.
+    ForeignInterface(String),
+    /// Another endpoint has its address.
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The other endpoint.
+        holder: String,
+    },
+    /// The kernel could not hold what its record asks.
+    Impossible,
+}
+
+impl Hindrance {
+    /// Whether somebody has to do something, rather than wait.
+    pub fn is_error(&self) -> bool {
+        !matches!(self, Self::InterfaceDown(_) | Self::NoAddress)
+    }
+}
+
+impl fmt::Display for Hindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InterfaceDown(interface) => write!(f, "waiting for {interface} to come up"),
+            Self::NoAddress => f.write_str("it has no address"),
+            Self::ForeignInterface(interface) => {
+                write!(f, "{interface} is not the name of a workload's interface")
+            }
+            Self::AddressTaken { address, holder } => write!(f, "{holder} has {address} too"),
+            Self::Impossible => f.write_str("its record makes no endpoint"),
+        }
+    }
 }
 
 /// A node that cannot be reached.
@@ -176,17 +217,15 @@ impl Drawing<'_> {
             .collect();
         if !self.is_ours(&endpoint.interface) {
             let interface = endpoint.interface.clone();
-            placed.hindrance = Some(format!(
-                "{interface} is not the name of a workload's interface"
-            ));
+            placed.hindrance = Some(Hindrance::ForeignInterface(interface.clone()));
             self.picture.problems.insert(Problem::ForeignInterface {
                 endpoint: name,
                 interface,
             });
         } else if !self.local.workloads.contains(&endpoint.interface) {
-            placed.hindrance = Some(format!("waiting for {} to come up", endpoint.interface));
+            placed.hindrance = Some(Hindrance::InterfaceDown(endpoint.interface.clone()));
         } else if handled.is_empty() {
-            placed.hindrance = Some("it has no address".to_owned());
+            placed.hindrance = Some(Hindrance::NoAddress);
         } else {
             self.place(endpoint, &name, handled, &mut placed);
         }
@@ -203,7 +242,10 @@ impl Drawing<'_> {
         let mut free = Vec::new();
         for address in addresses {
             if let Some(holder) = self.holders.get(&address) {
-                placed.hindrance = Some(format!("{holder} has {address} too"));
+                placed.hindrance = Some(Hindrance::AddressTaken {
+                    address,
+                    holder: holder.clone(),
+                });
                 self.picture.problems.insert(Problem::AddressTwice {
                     address,
                     holder: holder.clone(),
@@ -215,7 +257,7 @@ impl Drawing<'_> {
             }
         }
         let Some(host) = host_side(endpoint, free) else {
-            placed.hindrance = Some("its record makes no endpoint".to_owned());
+            placed.hindrance = Some(Hindrance::Impossible);
             return;
         };
         for mut route in host.routes {

@@ -32,13 +32,15 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
         }
     }
     let gateway = IpAddr::V4(GATEWAY_V4);
-    let leads_there = |route: &&Route| {
-        route.dst.contains(gateway)
-            && matches!(route.kind, RouteKind::Unicast { .. })
-            && !ownership.owns_route(route)
-    };
-    // The most specific decides: a foreign blackhole is no way there.
-    local.gateway_routed = observed.routes.iter().any(|route| leads_there(&route));
+    let others = observed
+        .routes
+        .iter()
+        .filter(|route| !ownership.owns_route(route));
+    let used = others
+        .filter(|route| route.dst.contains(gateway))
+        .min_by_key(|route| (std::cmp::Reverse(route.dst.prefix()), route.metric));
+    local.gateway_routed =
+        used.is_some_and(|route| matches!(route.kind, RouteKind::Unicast { .. }));
     local
 }
 
@@ -255,9 +257,10 @@ mod tests {
         assert!(found.addresses.contains(&"10.1.0.1".parse().unwrap()));
         assert!(!found.gateway_routed);
         let default = Route::via(net("0.0.0.0/0"), "10.0.0.254".parse().unwrap(), "eth0", 4);
-        assert!(seen(&[default]).gateway_routed);
+        assert!(seen(std::slice::from_ref(&default)).gateway_routed);
+        let blackhole = Route::blackhole(net("169.254.0.0/16"), 4);
+        assert!(!seen(&[default, blackhole]).gateway_routed);
         assert!(!seen(&[margay_route::gateway_answer(PROTOCOL)]).gateway_routed);
-        assert!(!seen(&[Route::blackhole(net("169.254.0.0/16"), 4)]).gateway_routed);
     }
 
     fn kernel(count: u8) -> Observed {

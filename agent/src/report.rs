@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_model::Cidr;
-use margay_route::{RouteKey, RouteKind};
+use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, RouteKey, RouteKind};
 use serde::Serialize;
 
-use crate::calculate::{Picture, Unreachable};
-use crate::state::State;
+use crate::calculate::{Picture, Placed, Unreachable};
+use crate::state::{Block, State};
 
 /// The state of the node as its agent sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -22,7 +22,7 @@ pub struct Status {
     pub ready: bool,
     /// Whether the store is being followed, or why not.
     pub datastore: String,
-    /// The cluster's blocks.
+    /// The node's blocks, and those out of which it uses addresses.
     pub blocks: Vec<BlockStatus>,
     /// Routes that the agent keeps.
     pub routes: Vec<RouteStatus>,
@@ -45,12 +45,10 @@ pub struct BlockStatus {
     pub cidr: Cidr,
     /// The node it belongs to.
     pub owner: Option<String>,
-    /// Whether that is this node.
-    pub local: bool,
+    /// Number of its addresses that the owner uses.
+    pub local: usize,
     /// Number of its addresses that other nodes use.
     pub borrowed: usize,
-    /// Number of its addresses in use.
-    pub used: usize,
 }
 
 /// A route that the agent keeps.
@@ -62,8 +60,8 @@ pub struct RouteStatus {
     pub via: Option<IpAddr>,
     /// The interface; none for a blackhole.
     pub interface: Option<String>,
-    /// The protocol number.
-    pub protocol: u8,
+    /// Who installed it: the kernel's name, or a number.
+    pub protocol: String,
     /// Why it is wanted.
     pub source: String,
     /// Whether it is in the kernel.
@@ -79,8 +77,10 @@ pub struct EndpointStatus {
     pub interface: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `up`, or what is in the way.
-    pub state: String,
+    /// `up`, `down` or `error`.
+    pub state: &'static str,
+    /// Why it is not up.
+    pub reason: Option<String>,
 }
 
 /// An object in the store that cannot be used.
@@ -96,14 +96,17 @@ impl Status {
     /// Takes over what store and calculation say; `missing` are the routes that are not in the kernel.
     pub fn describe(&mut self, state: &State, picture: &Picture, missing: &BTreeSet<RouteKey>) {
         state.node().clone_into(&mut self.node);
-        let blocks = state.blocks().iter();
+        let node = state.node();
+        let concerns = |block: &&Block| {
+            block.node.as_deref() == Some(node) || block.borrowed.values().any(|user| user == node)
+        };
+        let blocks = state.blocks().iter().filter(|(_, block)| concerns(block));
         self.blocks = blocks
             .map(|(cidr, block)| BlockStatus {
                 cidr: *cidr,
                 owner: block.node.clone(),
-                local: block.node.as_deref() == Some(state.node()),
+                local: block.used - block.borrowed.len(),
                 borrowed: block.borrowed.len(),
-                used: block.used,
             })
             .collect();
         let routes = picture.desired.routes();
@@ -119,7 +122,7 @@ impl Status {
                     destination: route.dst,
                     via: hop.and_then(|hop| hop.gateway),
                     interface: hop.map(|hop| hop.interface.clone()),
-                    protocol: route.protocol,
+                    protocol: protocol(route.protocol),
                     source: source.map(ToString::to_string).unwrap_or_default(),
                     installed: !missing.contains(&key),
                 }
@@ -129,22 +132,13 @@ impl Status {
             .endpoints()
             .iter()
             .map(|(key, endpoint)| {
-                let placed = picture.endpoints.get(key);
-                let state = match placed {
-                    Some(placed) => match &placed.hindrance {
-                        Some(hindrance) => hindrance.clone(),
-                        None if placed.routes.iter().any(|route| missing.contains(route)) => {
-                            "its route is not in the kernel".to_owned()
-                        }
-                        None => "up".to_owned(),
-                    },
-                    None => "new".to_owned(),
-                };
+                let (state, reason) = verdict(picture.endpoints.get(key), missing);
                 EndpointStatus {
                     name: endpoint.to_string(),
                     interface: endpoint.interface.clone(),
                     addresses: endpoint.addresses.iter().copied().collect(),
                     state,
+                    reason,
                 }
             })
             .collect();
@@ -157,5 +151,131 @@ impl Status {
                 reason: reason.clone(),
             })
             .collect();
+    }
+}
+
+fn verdict(
+    placed: Option<&Placed>,
+    missing: &BTreeSet<RouteKey>,
+) -> (&'static str, Option<String>) {
+    let Some(placed) = placed else {
+        return ("down", Some("it is new".to_owned()));
+    };
+    match &placed.hindrance {
+        Some(hindrance) if hindrance.is_error() => ("error", Some(hindrance.to_string())),
+        Some(hindrance) => ("down", Some(hindrance.to_string())),
+        None if placed.routes.iter().any(|route| missing.contains(route)) => {
+            ("error", Some("its route is not in the kernel".to_owned()))
+        }
+        None => ("up", None),
+    }
+}
+
+/// As `ip route` names it without further configuration.
+fn protocol(number: u8) -> String {
+    match number {
+        PROTOCOL_KERNEL => "kernel".to_owned(),
+        PROTOCOL_BOOT => "boot".to_owned(),
+        4 => "static".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_model::{Key, Kind};
+    use margay_store::{Entry, Revision};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::calculate::{Local, calculate};
+    use crate::state::Settings;
+
+    fn put(state: &mut State, key: Key, value: &Value) {
+        let value = value.to_string().into_bytes();
+        state.put(&Entry {
+            key,
+            value,
+            revision: Revision(1),
+            lease: None,
+        });
+    }
+
+    #[test]
+    fn endpoints_blocks_and_routes_are_told_as_they_are() {
+        let mut state = State::new("n1");
+        let block = |cidr: &str, owner: &str, users: [&str; 2]| {
+            let attributes: Vec<Value> = users
+                .iter()
+                .map(|user| json!({"secondary": {"node": user}}))
+                .collect();
+            json!({"cidr": cidr, "affinity": owner, "allocations": [0, 1], "unallocated": [],
+                "attributes": attributes})
+        };
+        for (cidr, owner, users) in [
+            ("10.0.0.0/31", "host:n1", ["n1", "n2"]),
+            ("10.0.0.2/31", "host:n2", ["n1", "n2"]),
+            ("10.0.0.4/31", "host:n2", ["n3", "n2"]),
+        ] {
+            put(
+                &mut state,
+                Key::Block(cidr.parse().unwrap()),
+                &block(cidr, owner, users),
+            );
+        }
+        for (id, interface, address) in [
+            ("a", "cali1", "10.0.0.0/32"),
+            ("b", "cali2", "10.0.0.2/32"),
+            ("c", "cali9", "10.0.0.9/32"),
+            ("d", "eth0", "10.0.0.8/32"),
+        ] {
+            let name = format!("n1-cni-{id}-eth0");
+            let spec = json!({"interfaceName": interface, "ipNetworks": [address]});
+            let key = Key::namespaced(Kind::WorkloadEndpoint, "default", name);
+            put(
+                &mut state,
+                key,
+                &json!({"kind": "WorkloadEndpoint", "metadata": {}, "spec": spec}),
+            );
+        }
+        let local = Local {
+            workloads: ["cali1", "cali2"].map(str::to_owned).into(),
+            gateway_routed: true,
+            ..Local::default()
+        };
+        let picture = calculate(&state, &Settings::default(), &local);
+        let missing: BTreeSet<RouteKey> = picture
+            .desired
+            .routes()
+            .filter(|route| route.interfaces().any(|name| name == "cali2"))
+            .map(margay_route::Route::key)
+            .collect();
+        let mut status = Status::default();
+        status.describe(&state, &picture, &missing);
+        let told = json!(status);
+        assert_eq!(
+            told["blocks"],
+            json!([
+                {"cidr": "10.0.0.0/31", "owner": "n1", "local": 1, "borrowed": 1},
+                {"cidr": "10.0.0.2/31", "owner": "n2", "local": 1, "borrowed": 1}
+            ])
+        );
+        let states: Vec<&str> = status
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.state)
+            .collect();
+        assert_eq!(states, ["up", "error", "down", "error"]);
+        assert_eq!(
+            told["endpoints"][2]["reason"],
+            "waiting for cali9 to come up"
+        );
+        assert_eq!(
+            told["routes"][1],
+            json!({"destination": "10.0.0.0/32", "via": null, "interface": "cali1",
+                "protocol": "boot", "source": "endpoint cni/default/a/eth0", "installed": true})
+        );
+        assert_eq!(told["routes"][2]["installed"], json!(false));
+        assert_eq!(told["unreachable"][0]["node"], "n2");
     }
 }

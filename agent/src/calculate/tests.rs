@@ -189,10 +189,10 @@ fn an_endpoint_without_usable_interface_gets_nothing() {
         ["192.168.0.0/26 blackhole proto 80: block of this node"]
     );
     assert_eq!(picture.desired.neighbours().count(), 0);
-    let hindrances: Vec<&str> = picture
+    let hindrances: Vec<String> = picture
         .endpoints
         .values()
-        .map(|placed| placed.hindrance.as_deref().unwrap())
+        .map(|placed| placed.hindrance.as_ref().unwrap().to_string())
         .collect();
     assert_eq!(
         hindrances,

@@ -42,7 +42,7 @@ fn pods_of_two_nodes_reach_each_other() {
     let status = one.status();
     assert_eq!(status["ready"], true, "{status}");
     assert_eq!(status["endpoints"][0]["state"], "up", "{status}");
-    assert_eq!(status["blocks"][0]["local"], true, "{status}");
+    assert_eq!(status["blocks"][0]["owner"], "n1", "{status}");
     assert!(
         status["routes"]
             .as_array()
@@ -155,8 +155,10 @@ fn an_interface_that_comes_late_is_set_up_when_it_comes() {
     lab.ip("n1", "link set calia down");
     let agent = lab.agent("n1");
     assert!(!lab.has_route("n1", "192.168.0.1 "));
+    let status = agent.status();
+    assert_eq!(status["endpoints"][0]["state"], "down", "{status}");
     assert_eq!(
-        agent.status()["endpoints"][0]["state"],
+        status["endpoints"][0]["reason"],
         "waiting for calia to come up"
     );
     lab.ip("n1", "link set calia up");
