@@ -28,6 +28,7 @@ pub async fn follow<S: Store + 'static>(
                     return;
                 }
             }
+            () = told.closed() => return,
             changed = accept.changed() => {
                 if changed.is_err() {
                     return;

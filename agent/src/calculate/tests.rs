@@ -1,6 +1,8 @@
 use ipnetwork::IpNetwork;
 use margay_model::Kind;
-use margay_route::{Neighbour, NeighbourKind, Observed, Ownership, Plan, RouteKind, Step, plan};
+use margay_route::{
+    Desired, Neighbour, NeighbourKind, Observed, Ownership, Plan, RouteKind, Step, plan,
+};
 use margay_store::{Entry, Revision};
 use proptest::prelude::*;
 use serde_json::{Value, json};
