@@ -1,0 +1,571 @@
+//! The task that owns the state and the kernel's side: compares, changes, tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use margay_endpoint::Sysctl;
+use margay_model::Family;
+use margay_netlink::monitor::{self, Monitor};
+use margay_netlink::{Interfaces, Netlink, table};
+use margay_route::{Observed, Ownership, PROTOCOL, Plan, RouteKey, Step, TABLE_MAIN};
+use margay_store::follow;
+use margay_telemetry::{Log, Reporter};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::calculate::{Picture, Problem, calculate};
+use crate::config::Config;
+use crate::error::AgentError;
+use crate::files;
+use crate::metrics::{Metrics, figure};
+use crate::mtu::{self, Carrier};
+use crate::plan::{self, RouteWords, Words};
+use crate::report::Status;
+use crate::state::{Settings, State, Touched};
+use crate::status_files::StatusFiles;
+use crate::sync;
+
+/// What the task is given.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the agent was told.
+    pub config: Arc<Config>,
+    /// The node's name.
+    pub node: String,
+    /// The kernel.
+    pub netlink: Netlink,
+    /// The running log.
+    pub log: Log,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Whether the kernel is as it should be.
+    pub kernel: Reporter,
+    /// Whether the store is followed.
+    pub store: Reporter,
+    /// Where the state of the node is shown.
+    pub status: watch::Sender<Status>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Engine {
+    parts: Parts,
+    state: State,
+    settings: Settings,
+    files: Option<StatusFiles>,
+    /// When each interface was first seen, by index.
+    seen: BTreeMap<u32, Instant>,
+    /// The settings written to each interface, by index.
+    configured: BTreeMap<u32, Vec<Sysctl>>,
+    /// Indices of workloads' interfaces.
+    workloads: BTreeSet<u32>,
+    /// Whether the store has been read once.
+    synced: bool,
+    /// Whether deletions are made however many they are.
+    trusted: bool,
+    /// When the next comparison is due.
+    due: Option<Instant>,
+    /// Whether the next comparison writes all settings anew.
+    thorough: bool,
+    /// Comparisons in a row that left something undone.
+    failures: u32,
+    /// What was logged already.
+    told: Told,
+}
+
+/// What was logged already, so that it is not logged at every comparison.
+#[derive(Debug, Default)]
+struct Told {
+    problems: BTreeSet<Problem>,
+    unreachable: BTreeSet<String>,
+    conflicts: BTreeSet<RouteKey>,
+    withheld: usize,
+}
+
+impl Engine {
+    /// The task, before it has read anything.
+    pub fn new(parts: Parts) -> Self {
+        let state = State::new(parts.node.clone());
+        let settings = state.settings(&parts.config.local);
+        let files = parts.config.status_dir().map(StatusFiles::new);
+        Self {
+            parts,
+            state,
+            settings,
+            files,
+            seen: BTreeMap::new(),
+            configured: BTreeMap::new(),
+            workloads: BTreeSet::new(),
+            synced: false,
+            trusted: false,
+            due: None,
+            thorough: true,
+            failures: 0,
+            told: Told::default(),
+        }
+    }
+
+    /// Works until `stop` changes.
+    ///
+    /// # Errors
+    /// The kernel cannot be watched, or the store's follower has ended.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<follow::Event>,
+        mut accept: watch::Receiver<u64>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), AgentError> {
+        let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
+        self.parts.metrics.resync_state.set(1);
+        let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
+        loop {
+            let due = self.due.filter(|_| self.synced);
+            tokio::select! {
+                biased;
+                _ = stop.changed() => return Ok(()),
+                () = sleep_until(due.unwrap_or_else(|| Instant::now() + FAR)), if due.is_some() => {
+                    let late = due.map(|due| due.elapsed()).unwrap_or_default();
+                    self.parts.metrics.lag.set(late.as_secs_f64());
+                    self.compare().await;
+                }
+                event = events.recv() => match event {
+                    Some(event) => self.hear(event),
+                    None => return Err(AgentError::Ended { part: "follower of the datastore" }),
+                },
+                event = monitor.next() => match event {
+                    Some(Ok(event)) => self.notice(&event),
+                    Some(Err(error)) => {
+                        warn!(%error, "the kernel's notifications broke off; subscribing again");
+                        self.parts.metrics.overruns.inc();
+                        tokio::time::sleep(RETRY).await;
+                        monitor = Monitor::open(self.parts.netlink.namespace())?;
+                        self.hasten(SETTLE);
+                    }
+                    None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
+                },
+                _ = accept.changed() => {
+                    self.trusted = true;
+                    self.hasten(Duration::ZERO);
+                }
+                () = sleep_until(refresh) => {
+                    self.thorough = true;
+                    self.hasten(Duration::ZERO);
+                    refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
+                }
+                () = tokio::time::sleep(HEARTBEAT) => {}
+            }
+            self.parts.kernel.live();
+            self.parts.store.live();
+        }
+    }
+
+    /// Takes in what the store says.
+    fn hear(&mut self, event: follow::Event) {
+        let metrics = &self.parts.metrics;
+        if let Some(reason) = sync::held(&event) {
+            metrics.store_held.set(1);
+            self.parts
+                .status
+                .send_modify(|status| status.datastore.clone_from(&reason));
+            self.parts.store.ready(self.synced, &reason);
+            return;
+        }
+        let updates = match event {
+            follow::Event::Synced { updates, .. } => {
+                metrics.store_held.set(0);
+                metrics.resync_state.set(3);
+                self.parts
+                    .status
+                    .send_modify(|status| "in sync".clone_into(&mut status.datastore));
+                self.parts.store.ready(true, "in sync");
+                if !self.synced {
+                    self.synced = true;
+                    self.hasten(Duration::ZERO);
+                }
+                updates
+            }
+            follow::Event::Changed { updates, .. } => updates,
+            follow::Event::Lost(error) => {
+                metrics.store_losses.inc();
+                metrics.resync_state.set(1);
+                let reason = format!("lost, its last word stays in force: {error}");
+                self.parts.store.ready(self.synced, &reason);
+                self.parts
+                    .status
+                    .send_modify(|status| status.datastore = reason);
+                return;
+            }
+            follow::Event::Regressed { .. } | follow::Event::Shrunk { .. } => return,
+        };
+        let mut touched = Touched::Nothing;
+        for update in &updates {
+            touched = touched.max(self.state.update(update));
+        }
+        match touched {
+            Touched::Endpoint => self.hasten(Duration::ZERO),
+            Touched::Cluster => self.hasten(SETTLE),
+            Touched::Nothing => {}
+        }
+        let metrics = &self.parts.metrics;
+        metrics
+            .workload_endpoints
+            .set(figure(self.state.cluster_endpoints()));
+        metrics.bad_objects.set(figure(self.state.bad().len()));
+    }
+
+    /// Takes in what the kernel says.
+    fn notice(&mut self, event: &monitor::Event) {
+        match event {
+            monitor::Event::RouteChanged {
+                table: TABLE_MAIN, ..
+            }
+            | monitor::Event::LinkChanged { .. }
+            | monitor::Event::LinkRemoved { .. }
+            | monitor::Event::AddressChanged { .. } => self.hasten(SETTLE),
+            monitor::Event::NeighbourChanged { index } if self.workloads.contains(index) => {
+                self.hasten(SETTLE);
+            }
+            monitor::Event::RouteChanged { .. } | monitor::Event::NeighbourChanged { .. } => {}
+            monitor::Event::Resync => {
+                warn!("notifications of the kernel were lost; comparing everything");
+                self.parts.metrics.overruns.inc();
+                self.thorough = true;
+                self.hasten(SETTLE);
+            }
+        }
+    }
+
+    fn hasten(&mut self, pause: Duration) {
+        let due = Instant::now() + pause;
+        self.due = Some(self.due.map_or(due, |set| set.min(due)));
+    }
+
+    /// Compares once, and sees to the next time.
+    async fn compare(&mut self) {
+        self.due = None;
+        let begun = Instant::now();
+        let result = self.pass().await;
+        self.parts
+            .metrics
+            .apply_time
+            .observe(begun.elapsed().as_secs_f64());
+        match result {
+            Ok(None) => self.failures = 0,
+            Ok(Some(reason)) => self.stumble(reason, true),
+            Err(failed) => {
+                warn!(error = %failed, "the comparison with the kernel broke off");
+                self.parts.metrics.failures.inc();
+                self.stumble(failed.to_string(), false);
+            }
+        }
+        let soonest = self
+            .seen
+            .values()
+            .map(|seen| *seen + SPARED)
+            .filter(|end| *end > begun)
+            .min();
+        if let Some(end) = soonest {
+            self.hasten(end.saturating_duration_since(Instant::now()) + SETTLE);
+        }
+    }
+
+    /// Something was left undone: tries again, later each time.
+    fn stumble(&mut self, reason: String, ready: bool) {
+        let pause = RETRY.saturating_mul(1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        self.hasten(pause);
+        if !ready {
+            self.parts.kernel.ready(false, &reason);
+        }
+        self.parts.status.send_modify(|status| {
+            status.ready &= ready;
+            status.last_error = Some(reason);
+        });
+    }
+
+    /// One comparison; what it left undone.
+    async fn pass(&mut self) -> Result<Option<String>, margay_netlink::Error> {
+        self.heed_settings();
+        let interfaces = self.parts.netlink.interfaces().await?;
+        let observed = self.observe(&interfaces).await?;
+        let ownership = self.ownership(&interfaces);
+        let local = plan::local(&interfaces, &observed, &ownership);
+        let picture = calculate(&self.state, &self.settings, &local);
+        let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
+        let withheld = plan::restrain(
+            &mut planned,
+            &observed,
+            &ownership,
+            &self.settings,
+            self.trusted,
+        );
+        self.trusted |= withheld == 0;
+        self.tell(&picture, &planned, withheld);
+
+        let mut undone = self.configure(&picture, &interfaces);
+        let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
+        for step in &planned.steps {
+            self.parts
+                .metrics
+                .steps
+                .get_or_create(&[("step", kind(step))])
+                .inc();
+        }
+        for failure in &outcome.failures {
+            warn!(error = %failure, "the kernel refused a step");
+            self.parts.metrics.failures.inc();
+            undone = Some(failure.to_string());
+        }
+        let mut missing: BTreeSet<RouteKey> = planned
+            .conflicts
+            .iter()
+            .map(|conflict| conflict.desired.key())
+            .collect();
+        if !outcome.failures.is_empty() {
+            let now = self.observe(&interfaces).await?;
+            let rest = margay_route::plan(&picture.desired, &now, &ownership);
+            missing.extend(rest.steps.iter().filter_map(|step| match step {
+                Step::AddRoute(route) | Step::ReplaceRoute { to: route, .. } => Some(route.key()),
+                _ => None,
+            }));
+        }
+        if let Some(reason) = self.write_status_files(&picture, &missing) {
+            undone = Some(reason);
+        }
+        if let Some(reason) = self.write_mtu(&interfaces) {
+            undone = Some(reason);
+        }
+        self.show(&picture, &missing, undone.as_deref());
+        Ok(undone)
+    }
+
+    async fn observe(&self, interfaces: &Interfaces) -> Result<Observed, margay_netlink::Error> {
+        table::observe(&self.parts.netlink, Some(TABLE_MAIN), interfaces).await
+    }
+
+    fn heed_settings(&mut self) {
+        let settings = self.state.settings(&self.parts.config.local);
+        if settings == self.settings {
+            return;
+        }
+        info!(?settings, "the settings changed");
+        if settings.log_severity != self.settings.log_severity {
+            self.parts
+                .log
+                .set_severity(&settings.log_severity.to_string());
+        }
+        self.settings = settings;
+        self.thorough = true;
+    }
+
+    fn ownership(&mut self, interfaces: &Interfaces) -> Ownership {
+        let mut ownership = Ownership {
+            protocol: PROTOCOL,
+            interface_prefixes: self.settings.interface_prefixes.clone(),
+            spared: BTreeSet::new(),
+        };
+        let now = Instant::now();
+        let workloads: BTreeMap<u32, &str> = interfaces
+            .iter()
+            .filter(|link| ownership.owns_interface(&link.name))
+            .map(|link| (link.index, link.name.as_str()))
+            .collect();
+        self.seen.retain(|index, _| workloads.contains_key(index));
+        self.configured
+            .retain(|index, _| workloads.contains_key(index));
+        for (index, name) in &workloads {
+            let seen = self.seen.entry(*index).or_insert(now);
+            if now.duration_since(*seen) < SPARED {
+                ownership.spared.insert((*name).to_owned());
+            }
+        }
+        self.workloads = workloads.into_keys().collect();
+        ownership
+    }
+
+    /// Logs what will be done and what is odd; each oddity once while it lasts.
+    fn tell(&mut self, picture: &Picture, planned: &Plan, withheld: usize) {
+        for step in &planned.steps {
+            info!("{}", Words { step, picture });
+        }
+        for problem in picture.problems.difference(&self.told.problems) {
+            warn!("{problem}");
+        }
+        self.told.problems.clone_from(&picture.problems);
+        let unreachable: BTreeSet<String> = picture
+            .unreachable
+            .iter()
+            .map(|dark| format!("node {} cannot be reached: {}", dark.node, dark.reason))
+            .collect();
+        for text in unreachable.difference(&self.told.unreachable) {
+            warn!("{text}");
+        }
+        self.told.unreachable = unreachable;
+        let mut conflicts = BTreeSet::new();
+        for conflict in &planned.conflicts {
+            let key = conflict.desired.key();
+            if !self.told.conflicts.contains(&key) {
+                warn!(
+                    "route {} is not added: somebody else's {} is there",
+                    RouteWords(&conflict.desired),
+                    RouteWords(&conflict.holder)
+                );
+            }
+            conflicts.insert(key);
+        }
+        self.told.conflicts = conflicts;
+        if withheld > 0 && self.told.withheld == 0 {
+            error!(
+                "{withheld} routes in the kernel are unknown to the datastore, most of those an earlier run \
+                 made; they stay until the datastore knows them again, or SIGUSR1 tells this process that \
+                 they may go"
+            );
+        }
+        self.told.withheld = withheld;
+        let metrics = &self.parts.metrics;
+        metrics.conflicts.set(figure(planned.conflicts.len()));
+        metrics.problems.set(figure(picture.problems.len()));
+        metrics.unreachable.set(figure(picture.unreachable.len()));
+        metrics.withheld.set(figure(withheld));
+    }
+
+    /// Writes the settings of the machine and of interfaces that lack them; what failed.
+    fn configure(&mut self, picture: &Picture, interfaces: &Interfaces) -> Option<String> {
+        let namespace = self.parts.netlink.namespace().clone();
+        let mut undone = None;
+        let thorough = std::mem::take(&mut self.thorough);
+        if thorough {
+            self.configured.clear();
+        }
+        if let Err(failed) = namespace.write_sysctls(&picture.host_settings) {
+            warn!(error = %failed, "a setting of the machine cannot be written");
+            undone = Some(failed.to_string());
+        }
+        for (name, settings) in &picture.settings {
+            let Some(link) = interfaces.by_name(name) else {
+                continue;
+            };
+            if self.configured.get(&link.index) == Some(settings) {
+                continue;
+            }
+            match namespace.write_sysctls(settings) {
+                Ok(()) => {
+                    debug!(interface = name, "settings written");
+                    self.configured.insert(link.index, settings.clone());
+                }
+                Err(failed) => {
+                    warn!(error = %failed, interface = name, "a setting cannot be written");
+                    undone = Some(failed.to_string());
+                }
+            }
+        }
+        undone
+    }
+
+    fn write_status_files(
+        &mut self,
+        picture: &Picture,
+        missing: &BTreeSet<RouteKey>,
+    ) -> Option<String> {
+        let files = self.files.as_mut()?;
+        let state = &self.state;
+        let up = picture.endpoints.iter().filter_map(|(key, placed)| {
+            let works = !placed.routes.is_empty()
+                && placed.hindrance.is_none()
+                && !placed.routes.iter().any(|route| missing.contains(route));
+            works.then(|| state.endpoints().get(key)).flatten()
+        });
+        let failures = files.set(up).err()?;
+        let mut last = None;
+        for (path, failed) in failures {
+            warn!(path = %path.display(), error = %failed, "an endpoint-status file is not as it should be");
+            self.parts.metrics.status_file_failures.inc();
+            last = Some(format!("{}: {failed}", path.display()));
+        }
+        last
+    }
+
+    fn write_mtu(&mut self, interfaces: &Interfaces) -> Option<String> {
+        let node = self.state.nodes().get(self.state.node())?;
+        let addresses: Vec<_> = [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| node.of(family))
+            .collect();
+        let carriers: Vec<Carrier> = interfaces
+            .iter()
+            .filter(|link| link.up && !link.loopback && !self.workloads.contains(&link.index))
+            .map(|link| Carrier {
+                name: link.name.clone(),
+                mtu: link.mtu,
+                addresses: link.addresses.clone(),
+            })
+            .collect();
+        let names = &self.settings.mtu_interfaces.0;
+        let mtu = mtu::workload_mtu(&carriers, &addresses, names, self.state.pools().values())?;
+        let path = self.parts.config.state_dir.join("mtu");
+        match files::write(&path, &mtu.to_string()) {
+            Ok(written) => {
+                if written {
+                    info!(mtu, path = %path.display(), "the workloads' MTU is written");
+                }
+                self.parts.metrics.mtu.set(mtu.into());
+                None
+            }
+            Err(failed) => {
+                warn!(path = %path.display(), error = %failed, "the MTU cannot be written");
+                Some(format!("{}: {failed}", path.display()))
+            }
+        }
+    }
+
+    fn show(&self, picture: &Picture, missing: &BTreeSet<RouteKey>, undone: Option<&str>) {
+        let metrics = &self.parts.metrics;
+        let own = |block: &&crate::state::Block| block.node.as_deref() == Some(self.state.node());
+        metrics
+            .local_endpoints
+            .set(figure(self.state.endpoints().len()));
+        metrics.hosts.set(figure(self.state.nodes().len()));
+        metrics
+            .own_blocks
+            .set(figure(self.state.blocks().values().filter(own).count()));
+        metrics
+            .routes
+            .set(figure(picture.desired.routes().count() - missing.len()));
+        metrics
+            .neighbours
+            .set(figure(picture.desired.neighbours().count()));
+        self.parts.kernel.ready(
+            true,
+            undone.unwrap_or("routes and neighbours are as they should be"),
+        );
+        self.parts.status.send_modify(|status| {
+            status.describe(&self.state, picture, missing);
+            status.ready = true;
+        });
+    }
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::AddRoute(_) => "add_route",
+        Step::ReplaceRoute { .. } => "replace_route",
+        Step::DeleteRoute(_) => "delete_route",
+        Step::SetNeighbour(_) => "set_neighbour",
+        Step::DeleteNeighbour(_) => "delete_neighbour",
+    }
+}
+
+/// For so long nothing unwanted is deleted from a new interface: a plugin may have set it up before
+/// its record got here.
+const SPARED: Duration = Duration::from_secs(10);
+/// Notifications come in flocks; a comparison waits for the flock to end.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The first pause after something was left undone.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between signs of life while nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// As good as never.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,0 +1,362 @@
+use ipnetwork::IpNetwork;
+use margay_model::Kind;
+use margay_route::{Neighbour, NeighbourKind, Observed, Ownership, Plan, RouteKind, Step, plan};
+use margay_store::{Entry, Revision};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::state::Touched;
+
+fn entry(key: Key, value: &Value) -> Entry {
+    Entry {
+        key,
+        value: value.to_string().into_bytes(),
+        revision: Revision(1),
+        lease: None,
+    }
+}
+
+fn node(name: &str, v4: &str, v6: &str) -> Entry {
+    let spec = json!({"bgp": {"ipv4Address": v4, "ipv6Address": v6}});
+    entry(
+        Key::resource(Kind::Node, name),
+        &json!({"kind": "Node", "metadata": {"name": name}, "spec": spec}),
+    )
+}
+
+fn endpoint(node: &str, id: &str, interface: &str, addresses: &[&str]) -> Entry {
+    let key = Key::namespaced(
+        Kind::WorkloadEndpoint,
+        "default",
+        format!("{node}-cni-{id}-eth0"),
+    );
+    let spec =
+        json!({"interfaceName": interface, "mac": "02:00:00:00:00:01", "ipNetworks": addresses});
+    entry(
+        key,
+        &json!({"kind": "WorkloadEndpoint", "metadata": {}, "spec": spec}),
+    )
+}
+
+/// A block and the nodes that use its addresses, the first address first.
+fn block(cidr: &str, owner: Option<&str>, users: &[&str]) -> Entry {
+    let cidr: Cidr = cidr.parse().unwrap();
+    let allocations: Vec<usize> = (0..users.len()).collect();
+    let attributes: Vec<Value> = users
+        .iter()
+        .map(|user| json!({"secondary": {"node": user}}))
+        .collect();
+    let affinity = owner.map(|owner| format!("host:{owner}"));
+    entry(
+        Key::Block(cidr),
+        &json!({"cidr": cidr, "affinity": affinity, "allocations": allocations,
+            "unallocated": [], "attributes": attributes}),
+    )
+}
+
+fn state(entries: &[Entry]) -> State {
+    let mut state = State::new("n1");
+    for entry in entries {
+        state.put(entry);
+    }
+    assert!(state.bad().is_empty(), "{:?}", state.bad());
+    state
+}
+
+fn local() -> Local {
+    let uplink = InterfaceAddresses {
+        name: "eth0".to_owned(),
+        addresses: vec![
+            "10.0.0.1/24".parse().unwrap(),
+            "fd00::1/64".parse().unwrap(),
+        ],
+    };
+    Local {
+        addresses: uplink.addresses.iter().map(IpNetwork::ip).collect(),
+        uplinks: vec![uplink],
+        workloads: ["cali1", "cali2"].map(str::to_owned).into(),
+        gateway_routed: true,
+    }
+}
+
+fn shown(picture: &Picture) -> Vec<String> {
+    let text = |route: &Route| {
+        let way = match &route.kind {
+            RouteKind::Unicast { via } => match via[0].gateway {
+                Some(gateway) => format!("via {gateway} dev {}", via[0].interface),
+                None => format!("dev {}", via[0].interface),
+            },
+            other => format!("{other:?}").to_lowercase(),
+        };
+        format!(
+            "{} {way} proto {}: {}",
+            route.dst,
+            route.protocol,
+            picture.sources[&route.key()]
+        )
+    };
+    picture.desired.routes().map(text).collect()
+}
+
+fn draw(entries: &[Entry]) -> Picture {
+    calculate(&state(entries), &Settings::default(), &local())
+}
+
+#[test]
+fn endpoints_blocks_and_borrowed_addresses_become_routes() {
+    let picture = draw(&[
+        node("n1", "10.0.0.1/24", "fd00::1/64"),
+        node("n2", "10.0.0.2/24", "fd00::2/64"),
+        node("n3", "10.0.0.3/24", ""),
+        endpoint("n1", "a", "cali1", &["192.168.0.0/32", "fd65::/128"]),
+        endpoint("n2", "b", "cali1", &["192.168.0.64/32"]),
+        block("192.168.0.0/26", Some("n1"), &["n1", "n3"]),
+        block("192.168.0.64/26", Some("n2"), &["n2", "n1", "n3"]),
+        block("192.168.0.128/32", Some("n1"), &[]),
+        block("fd65::/122", Some("n1"), &["n1"]),
+        block("fd65::40/122", Some("n2"), &[]),
+        block("192.168.1.0/26", None, &["n2", "n1"]),
+    ]);
+    assert_eq!(
+        shown(&picture),
+        [
+            "192.168.0.0/26 blackhole proto 80: block of this node",
+            "192.168.0.0/32 dev cali1 proto 3: endpoint cni/default/a/eth0",
+            "192.168.0.1/32 via 10.0.0.3 dev eth0 proto 80: address of block 192.168.0.0/26 in use by node n3",
+            "192.168.0.64/26 via 10.0.0.2 dev eth0 proto 80: block of node n2",
+            "192.168.0.66/32 via 10.0.0.3 dev eth0 proto 80: address of block 192.168.0.64/26 in use by node n3",
+            "192.168.1.0/32 via 10.0.0.2 dev eth0 proto 80: address of block 192.168.1.0/26 in use by node n2",
+            "fd65::/122 blackhole proto 80: block of this node",
+            "fd65::/128 dev cali1 proto 3: endpoint cni/default/a/eth0",
+            "fd65::40/122 via fd00::2 dev eth0 proto 80: block of node n2",
+        ]
+    );
+    let neighbours: Vec<&Neighbour> = picture.desired.neighbours().collect();
+    assert_eq!(neighbours.len(), 2);
+    assert!(
+        neighbours
+            .iter()
+            .all(|neighbour| neighbour.interface == "cali1"
+                && neighbour.kind
+                    == NeighbourKind::Permanent("02:00:00:00:00:01".parse().unwrap()))
+    );
+    assert!(
+        picture.settings["cali1"]
+            .iter()
+            .any(|s| s.path == "net/ipv4/conf/cali1/proxy_arp")
+    );
+    assert_eq!(picture.host_settings.len(), 2);
+    assert!(picture.unreachable.is_empty() && picture.problems.is_empty());
+}
+
+#[test]
+fn nodes_that_are_on_no_link_are_reported_and_not_routed() {
+    let picture = draw(&[
+        node("far", "10.9.0.2/24", ""),
+        node("twin", "10.0.0.1/24", ""),
+        block("192.168.0.0/26", Some("far"), &["far", "gone"]),
+        block("192.168.0.64/26", Some("twin"), &[]),
+        block("fd65::/122", Some("far"), &[]),
+    ]);
+    assert!(shown(&picture).is_empty());
+    let reasons: Vec<String> = picture
+        .unreachable
+        .iter()
+        .map(|dark| format!("{} {:?}: {}", dark.node, dark.destinations, dark.reason))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "far [192.168.0.0/26, fd65::/122]: its address 10.9.0.2 is on none of this machine's links",
+            "gone [192.168.0.1/32]: it has no record in the datastore",
+            "twin [192.168.0.64/26]: its address 10.0.0.1 is this machine's own",
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_without_usable_interface_gets_nothing() {
+    let picture = draw(&[
+        endpoint("n1", "a", "cali9", &["192.168.0.1/32"]),
+        endpoint("n1", "b", "eth0", &["192.168.0.2/32"]),
+        endpoint("n1", "c", "cali1", &[]),
+        block("192.168.0.0/26", Some("n1"), &["n1", "n1"]),
+    ]);
+    assert_eq!(
+        shown(&picture),
+        ["192.168.0.0/26 blackhole proto 80: block of this node"]
+    );
+    assert_eq!(picture.desired.neighbours().count(), 0);
+    let hindrances: Vec<&str> = picture
+        .endpoints
+        .values()
+        .map(|placed| placed.hindrance.as_deref().unwrap())
+        .collect();
+    assert_eq!(
+        hindrances,
+        [
+            "waiting for cali9 to come up",
+            "eth0 is not the name of a workload's interface",
+            "it has no address"
+        ]
+    );
+    assert_eq!(picture.problems.len(), 1);
+}
+
+#[test]
+fn who_claims_what_is_taken_is_told() {
+    let picture = draw(&[
+        endpoint("n1", "a", "cali1", &["192.168.0.1/32"]),
+        endpoint("n1", "b", "cali2", &["192.168.0.1/32", "192.168.0.2/32"]),
+        block("192.168.0.0/26", Some("n2"), &["n2", "n3"]),
+    ]);
+    assert_eq!(
+        shown(&picture),
+        [
+            "192.168.0.1/32 dev cali1 proto 3: endpoint cni/default/a/eth0",
+            "192.168.0.2/32 dev cali2 proto 3: endpoint cni/default/b/eth0",
+        ]
+    );
+    let problems: Vec<String> = picture.problems.iter().map(Problem::to_string).collect();
+    assert_eq!(problems.len(), 2);
+    assert!(
+        problems[0].starts_with(
+            "endpoints cni/default/a/eth0 and cni/default/b/eth0 both have 192.168.0.1;"
+        )
+    );
+    assert!(problems[1].contains("which its block gives to node n3"));
+}
+
+#[test]
+fn the_gateway_is_routed_where_nothing_else_leads_there() {
+    let entries = [endpoint("n1", "a", "cali1", &["192.168.0.1/32"])];
+    let alone = Local {
+        gateway_routed: false,
+        ..local()
+    };
+    let picture = calculate(&state(&entries), &Settings::default(), &alone);
+    assert!(
+        shown(&picture)
+            .iter()
+            .any(|line| line.starts_with("169.254.1.1/32 dev lo"))
+    );
+    let picture = calculate(&state(&[]), &Settings::default(), &alone);
+    assert!(shown(&picture).is_empty());
+    assert_eq!(draw(&entries).desired.routes().count(), 1);
+}
+
+#[test]
+fn ipv6_is_left_alone_where_it_is_switched_off() {
+    let entries = [
+        node("n2", "", "fd00::2/64"),
+        endpoint("n1", "a", "cali1", &["fd65::/128", "192.168.0.1/32"]),
+        block("fd65::/122", Some("n1"), &["n2"]),
+        block("fd65::40/122", Some("n2"), &[]),
+    ];
+    let settings = Settings {
+        ipv6: false,
+        ..Settings::default()
+    };
+    let picture = calculate(&state(&entries), &settings, &local());
+    assert_eq!(
+        shown(&picture),
+        ["192.168.0.1/32 dev cali1 proto 3: endpoint cni/default/a/eth0"]
+    );
+    assert_eq!(picture.host_settings.len(), 1);
+}
+
+/// What the kernel would hold after a plan.
+fn after(observed: &Observed, plan: &Plan) -> Observed {
+    let mut now = observed.clone();
+    for step in &plan.steps {
+        match step {
+            Step::AddRoute(route) => now.routes.push(route.clone()),
+            Step::ReplaceRoute { from, to } => {
+                now.routes.retain(|route| route != from);
+                now.routes.push(to.clone());
+            }
+            Step::DeleteRoute(route) => now.routes.retain(|other| other != route),
+            Step::SetNeighbour(neighbour) => {
+                now.neighbours
+                    .retain(|other| other.key() != neighbour.key());
+                now.neighbours.push(neighbour.clone());
+            }
+            Step::DeleteNeighbour(neighbour) => now.neighbours.retain(|other| other != neighbour),
+        }
+    }
+    now
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let names = || prop::sample::select(vec!["n1", "n2", "n3"]);
+    let nodes = prop::collection::vec((names(), 1..5u8), 0..4).prop_map(|nodes| {
+        let each =
+            |(name, last): &(&str, u8)| node(name, &format!("10.0.{}.{last}/24", last % 2), "");
+        nodes.iter().map(each).collect::<Vec<_>>()
+    });
+    let users = prop::collection::vec(names(), 0..4);
+    let blocks = prop::collection::vec((0..6u8, prop::option::of(names()), users), 0..5);
+    let blocks = blocks.prop_map(|blocks| {
+        let each = |(number, owner, users): &(u8, Option<&str>, Vec<&str>)| {
+            block(&format!("192.168.0.{}/30", number * 4), *owner, users)
+        };
+        blocks.iter().map(each).collect::<Vec<_>>()
+    });
+    let endpoints = prop::collection::vec((names(), 0..4u8, 1..4u8, 0..24u8), 0..6);
+    let endpoints = endpoints.prop_map(|endpoints| {
+        let each = |(node, id, interface, last): &(&str, u8, u8, u8)| {
+            let addresses = [
+                format!("192.168.0.{last}/32"),
+                format!("fd65::{last:x}/128"),
+            ];
+            endpoint(
+                node,
+                &format!("c{id}"),
+                &format!("cali{interface}"),
+                &addresses.each_ref().map(String::as_str),
+            )
+        };
+        endpoints.iter().map(each).collect::<Vec<_>>()
+    });
+    (nodes, blocks, endpoints).prop_map(|(nodes, blocks, endpoints)| {
+        // One value a key, so that any order of arrival means the same.
+        let all = nodes.into_iter().chain(blocks).chain(endpoints);
+        let unique: BTreeMap<Key, Entry> = all.map(|entry| (entry.key.clone(), entry)).collect();
+        unique.into_values().collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_arrival_changes_nothing(entries in entries().prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle()))) {
+        let (sorted, shuffled) = entries;
+        prop_assert_eq!(draw(&sorted), draw(&shuffled));
+    }
+
+    #[test]
+    fn one_pass_makes_it_so_and_a_second_finds_nothing(first in entries(), second in entries()) {
+        let ownership = Ownership::default();
+        let mut kernel = Observed::default();
+        for entries in [first, second] {
+            let picture = draw(&entries);
+            let made = plan(&picture.desired, &kernel, &ownership);
+            prop_assert!(made.conflicts.is_empty());
+            kernel = after(&kernel, &made);
+            prop_assert!(plan(&picture.desired, &kernel, &ownership).is_empty());
+            prop_assert_eq!(kernel.routes.len(), picture.desired.routes().count());
+        }
+    }
+
+    #[test]
+    fn deleting_everything_leaves_nothing(entries in entries()) {
+        let mut state = state(&entries);
+        for entry in &entries {
+            let touched = state.delete(&entry.key);
+            prop_assert!(touched <= Touched::Endpoint);
+        }
+        let picture = calculate(&state, &Settings::default(), &local());
+        prop_assert_eq!(picture.desired, Desired::default());
+        prop_assert!(picture.endpoints.is_empty() && picture.unreachable.is_empty());
+    }
+}

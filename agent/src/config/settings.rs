@@ -1,0 +1,290 @@
+//! The table of all settings, from which the command line and its help are made.
+
+use clap::{Arg, ArgAction, Command};
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The flag, without dashes, where there is one.
+    pub flag: Option<&'static str>,
+    /// The default as people read it.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// The command line.
+pub(super) fn command() -> Command {
+    let mut command = Command::new("margay-agent")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(
+            "The resident of a node: registers it, keeps its routes and endpoints right, reports",
+        )
+        .after_help(environment_help())
+        .arg(
+            Arg::new(DRY_RUN)
+                .long(DRY_RUN)
+                .action(ArgAction::SetTrue)
+                .help("Print what would be changed in the kernel, change nothing, and end"),
+        );
+    for setting in SETTINGS {
+        let Some(flag) = setting.flag else { continue };
+        command = command.arg(Arg::new(flag).long(flag).value_name("VALUE").help(format!(
+            "{} [env: {}; default: {}]",
+            setting.help, setting.variable, setting.default
+        )));
+    }
+    command
+}
+
+fn environment_help() -> String {
+    let mut text = String::from("Set by the environment alone:\n");
+    for setting in SETTINGS.iter().filter(|setting| setting.flag.is_none()) {
+        text.push_str(&format!(
+            "  {}\n          {} [default: {}]\n",
+            setting.variable, setting.help, setting.default
+        ));
+    }
+    text.push_str("\nThe datastore is found by the variables that all programs share: ETCD_ENDPOINTS and the like.");
+    text
+}
+
+const fn both(
+    variable: &'static str,
+    flag: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        variable,
+        flag: Some(flag),
+        default,
+        help,
+    }
+}
+
+const fn env(variable: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting {
+        variable,
+        flag: None,
+        default,
+        help,
+    }
+}
+
+/// The flag that shows a plan without applying it.
+pub(super) const DRY_RUN: &str = "dry-run";
+
+/// Every setting.
+pub const SETTINGS: &[Setting] = &[
+    both(
+        "NODENAME",
+        "nodename",
+        "the host name in lower case",
+        "The node's name",
+    ),
+    both(
+        "MARGAY_CONFIG",
+        "config",
+        "none",
+        "A YAML file that says where the datastore is, as Calico's clients read it",
+    ),
+    both(
+        "MARGAY_STATE_DIR",
+        "state-dir",
+        "/var/lib/calico",
+        "Where the files nodename and mtu are written",
+    ),
+    both(
+        "MARGAY_RUN_DIR",
+        "run-dir",
+        "/var/run/calico",
+        "Where the agent's socket and endpoint-status/ are; without it the socket is /run/margay/agent.sock",
+    ),
+    both(
+        "MARGAY_MACHINE_ID",
+        "machine-id",
+        "/etc/machine-id",
+        "What tells this machine from others that claim the same node name",
+    ),
+    both(
+        "IP",
+        "ip",
+        "autodetect",
+        "The node's IPv4 address, with or without prefix length; autodetect; or none",
+    ),
+    both(
+        "IP_AUTODETECTION_METHOD",
+        "ip-autodetection-method",
+        "first-found",
+        "first-found, can-reach=HOST, interface=REGEX,…, skip-interface=REGEX,… or cidr=CIDR,…",
+    ),
+    both(
+        "IP6",
+        "ip6",
+        "what the node's record says",
+        "The node's IPv6 address, with or without prefix length; autodetect; or none",
+    ),
+    both(
+        "IP6_AUTODETECTION_METHOD",
+        "ip6-autodetection-method",
+        "first-found",
+        "As IP_AUTODETECTION_METHOD, for IPv6",
+    ),
+    both(
+        "AS",
+        "as",
+        "the cluster's",
+        "The node's AS number, also in dotted form",
+    ),
+    both(
+        "CLUSTER_TYPE",
+        "cluster-type",
+        "none",
+        "Comma-separated words to add to the cluster's clusterType",
+    ),
+    env(
+        "NO_DEFAULT_POOLS",
+        "false",
+        "Make no pool in a cluster that never had one",
+    ),
+    env(
+        "CALICO_IPV4POOL_CIDR",
+        "192.168.0.0/16",
+        "Prefix of the first IPv4 pool, or none",
+    ),
+    env(
+        "CALICO_IPV4POOL_BLOCK_SIZE",
+        "26",
+        "Prefix length of its blocks, 20 to 32",
+    ),
+    env(
+        "CALICO_IPV4POOL_NAT_OUTGOING",
+        "true",
+        "Whether its traffic to the outside is masqueraded",
+    ),
+    env(
+        "CALICO_IPV4POOL_IPIP",
+        "Never",
+        "IP-in-IP: Always, CrossSubnet or Never",
+    ),
+    env(
+        "CALICO_IPV4POOL_VXLAN",
+        "Never",
+        "VXLAN: Always, CrossSubnet or Never",
+    ),
+    env(
+        "CALICO_IPV4POOL_NODE_SELECTOR",
+        "all()",
+        "Which nodes use it",
+    ),
+    env(
+        "CALICO_IPV6POOL_CIDR",
+        "none",
+        "Prefix of the first IPv6 pool",
+    ),
+    env(
+        "CALICO_IPV6POOL_BLOCK_SIZE",
+        "122",
+        "Prefix length of its blocks, 116 to 128",
+    ),
+    env(
+        "CALICO_IPV6POOL_NAT_OUTGOING",
+        "false",
+        "Whether its traffic to the outside is masqueraded",
+    ),
+    env(
+        "CALICO_IPV6POOL_VXLAN",
+        "Never",
+        "VXLAN: Always, CrossSubnet or Never",
+    ),
+    env(
+        "CALICO_IPV6POOL_NODE_SELECTOR",
+        "all()",
+        "Which nodes use it",
+    ),
+    env(
+        "FELIX_INTERFACEPREFIX",
+        "cali",
+        "Prefixes of the names of workloads' interfaces, comma-separated",
+    ),
+    both(
+        "FELIX_LOGSEVERITYSCREEN",
+        "log-level",
+        "Info",
+        "Least grave message that is logged: Trace, Debug, Info, Warning, Error or Fatal",
+    ),
+    both(
+        "MARGAY_LOG_FORMAT",
+        "log-format",
+        "text",
+        "How log lines look: text or json",
+    ),
+    env(
+        "FELIX_HEALTHENABLED",
+        "false",
+        "Whether health is told over TCP",
+    ),
+    env("FELIX_HEALTHHOST", "localhost", "Where: host"),
+    env("FELIX_HEALTHPORT", "9099", "Where: port"),
+    env(
+        "FELIX_PROMETHEUSMETRICSENABLED",
+        "false",
+        "Whether metrics are told over TCP",
+    ),
+    env("FELIX_PROMETHEUSMETRICSHOST", "0.0.0.0", "Where: host"),
+    env("FELIX_PROMETHEUSMETRICSPORT", "9091", "Where: port"),
+    env(
+        "FELIX_ENDPOINTSTATUSPATHPREFIX",
+        "the run directory",
+        "Below which endpoint-status/ is; none writes no status files",
+    ),
+    env("FELIX_IPV6SUPPORT", "true", "Whether IPv6 is handled"),
+    env(
+        "FELIX_ROUTEREFRESHINTERVAL",
+        "90",
+        "Seconds between full comparisons with the kernel; 0 is never",
+    ),
+    env(
+        "FELIX_MTUIFACEPATTERN",
+        "Ethernet, wireless and InfiniBand names",
+        "Regular expression: interfaces whose MTU limits the workloads'",
+    ),
+    env(
+        "FELIX_REMOVEEXTERNALROUTES",
+        "true",
+        "Whether routes of others on workloads' interfaces are removed",
+    ),
+    env(
+        "FELIX_DEVICEROUTEPROTOCOL",
+        "3",
+        "Protocol number on routes to local workloads",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_guide_names_every_setting_with_its_default() {
+        let guide = include_str!("../../../docs/agent.md");
+        for setting in SETTINGS {
+            let flag = setting
+                .flag
+                .map_or(String::new(), |flag| format!("`--{flag}`"));
+            let row = format!(
+                "| `{}` | {flag} | {} | {} |",
+                setting.variable, setting.default, setting.help
+            );
+            assert!(guide.contains(&row), "docs/agent.md lacks the row:\n{row}");
+        }
+    }
+}

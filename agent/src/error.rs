@@ -1,0 +1,114 @@
+//! What ends the agent.
+
+use std::io;
+use std::path::PathBuf;
+
+use margay_resources::ResourceError;
+
+use crate::autodetect::DetectError;
+use crate::identity::Holder;
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The machine cannot be told from others.
+    #[error(
+        "this machine has no /etc/machine-id; make one with systemd-machine-id-setup, or give --machine-id"
+    )]
+    MachineId,
+    /// There is no name for the node.
+    #[error("the host name {host:?} cannot be a node's name; give one with --nodename")]
+    HostName {
+        /// The host name.
+        host: String,
+    },
+    /// Another machine is the node of this name.
+    #[error(
+        "node name {node} is held by another machine: machine id {}, process {}, since {}. Give this machine \
+         another name with --nodename; if the other machine is gone, its hold ends within {ttl} seconds \
+         of its last sign of life",
+        holder.machine_id, holder.pid, holder.started
+    )]
+    NameTaken {
+        /// The name.
+        node: String,
+        /// Who has it.
+        holder: Box<Holder>,
+        /// Seconds that a lease lasts.
+        ttl: u64,
+    },
+    /// The node's address.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// An object in the store is not what it should be.
+    #[error("{key} in the datastore cannot be used: {reason}. Repair or delete it")]
+    Object {
+        /// The object's key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody else kept changing an object.
+    #[error("{key} in the datastore kept changing while it was to be written")]
+    Contended {
+        /// The object's key.
+        key: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] margay_store::StoreError),
+    /// Resources in the store.
+    #[error(transparent)]
+    Resources(#[from] ResourceError),
+    /// Where the store is.
+    #[error(transparent)]
+    Datastore(#[from] margay_datastore::ConfigError),
+    /// The file that says where the store is.
+    #[error("{path}: {reason}", path = path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Netlink(#[from] margay_netlink::Error),
+    /// Logging and servers.
+    #[error(transparent)]
+    Telemetry(#[from] margay_telemetry::Error),
+    /// A file.
+    #[error("write {path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// Signals or threads.
+    #[error("the operating system refused {what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A part of the agent ended that never should.
+    #[error("the agent's {part} ended unexpectedly")]
+    Ended {
+        /// The part.
+        part: &'static str,
+    },
+}
+
+impl AgentError {
+    /// Whether the same may succeed later without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(source) => source.is_transient(),
+            Self::Resources(ResourceError::Store { source, .. }) => source.is_transient(),
+            Self::Contended { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The agent's metrics. Those that replace one of Felix's keep its name.
+
+use std::sync::atomic::AtomicU64;
+
+use margay_telemetry::prometheus_client::metrics::counter::Counter;
+use margay_telemetry::prometheus_client::metrics::family::Family;
+use margay_telemetry::prometheus_client::metrics::gauge::Gauge;
+use margay_telemetry::prometheus_client::metrics::histogram::Histogram;
+use margay_telemetry::prometheus_client::registry::{Metric, Registry};
+
+/// All of them; clones share the values.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// This node's endpoints.
+    pub local_endpoints: Gauge,
+    /// The cluster's nodes.
+    pub hosts: Gauge,
+    /// The cluster's endpoints.
+    pub workload_endpoints: Gauge,
+    /// Felix's number: 1 waiting, 2 listing, 3 in sync.
+    pub resync_state: Gauge,
+    /// How long a comparison and its changes took.
+    pub apply_time: Histogram,
+    /// Steps applied, by kind.
+    pub steps: Family<StepKind, Counter>,
+    /// Steps that the kernel refused, and comparisons that broke off.
+    pub failures: Counter,
+    /// Routes kept.
+    pub routes: Gauge,
+    /// Neighbours kept.
+    pub neighbours: Gauge,
+    /// Blocks of this node.
+    pub own_blocks: Gauge,
+    /// Nodes that cannot be reached.
+    pub unreachable: Gauge,
+    /// Routes that somebody else's stand in the way of.
+    pub conflicts: Gauge,
+    /// What people should look at.
+    pub problems: Gauge,
+    /// Objects in the store that cannot be used.
+    pub bad_objects: Gauge,
+    /// Deletions held back because they are suspiciously many.
+    pub withheld: Gauge,
+    /// How often the store was lost.
+    pub store_losses: Counter,
+    /// Whether updates from the store are held because it lost much or went backwards.
+    pub store_held: Gauge,
+    /// Notifications of the kernel that were lost.
+    pub overruns: Counter,
+    /// Status files that could not be written or removed.
+    pub status_file_failures: Counter,
+    /// How much later than it was due the last comparison began.
+    pub lag: Gauge<f64, AtomicU64>,
+    /// Whether the node's name is held.
+    pub name_held: Gauge,
+    /// The MTU in the file `mtu`.
+    pub mtu: Gauge,
+}
+
+/// The label `step`: `add_route` and the like.
+pub type StepKind = [(&'static str, &'static str); 1];
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        fn put<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+            registry.register(name, help, metric.clone());
+            metric
+        }
+        let r = registry;
+        Self {
+            local_endpoints: put(
+                r,
+                "felix_active_local_endpoints",
+                "Workload endpoints of this node",
+                Gauge::default(),
+            ),
+            hosts: put(
+                r,
+                "felix_cluster_num_hosts",
+                "Nodes of the cluster",
+                Gauge::default(),
+            ),
+            workload_endpoints: put(
+                r,
+                "felix_cluster_num_workload_endpoints",
+                "Workload endpoints of the cluster",
+                Gauge::default(),
+            ),
+            resync_state: put(
+                r,
+                "felix_resync_state",
+                "Datastore: 1 waiting for it, 2 listing, 3 in sync",
+                Gauge::default(),
+            ),
+            apply_time: put(
+                r,
+                "felix_int_dataplane_apply_time_seconds",
+                "Time to compare and change the kernel",
+                Histogram::new(BUCKETS),
+            ),
+            steps: put(
+                r,
+                "margay_plan_steps",
+                "Steps applied to the kernel, by kind",
+                Family::default(),
+            ),
+            failures: put(
+                r,
+                "margay_apply_failures",
+                "Steps that the kernel refused, and comparisons that broke off",
+                Counter::default(),
+            ),
+            routes: put(
+                r,
+                "margay_routes",
+                "Routes kept in the kernel",
+                Gauge::default(),
+            ),
+            neighbours: put(
+                r,
+                "margay_neighbours",
+                "Neighbour entries kept in the kernel",
+                Gauge::default(),
+            ),
+            own_blocks: put(
+                r,
+                "margay_own_blocks",
+                "Address blocks of this node",
+                Gauge::default(),
+            ),
+            unreachable: put(
+                r,
+                "margay_unreachable_nodes",
+                "Nodes whose workloads cannot be reached from here",
+                Gauge::default(),
+            ),
+            conflicts: put(
+                r,
+                "margay_route_conflicts",
+                "Routes wanted whose place somebody else's route holds",
+                Gauge::default(),
+            ),
+            problems: put(
+                r,
+                "margay_problems",
+                "Contradictions that people should look at; the status tells them",
+                Gauge::default(),
+            ),
+            bad_objects: put(
+                r,
+                "margay_bad_objects",
+                "Objects in the datastore that cannot be used",
+                Gauge::default(),
+            ),
+            withheld: put(
+                r,
+                "margay_withheld_deletions",
+                "Deletions held back at start because they are suspiciously many",
+                Gauge::default(),
+            ),
+            store_losses: put(
+                r,
+                "margay_datastore_losses",
+                "Times the datastore was lost",
+                Counter::default(),
+            ),
+            store_held: put(
+                r,
+                "margay_datastore_held",
+                "1 while the datastore's word is not taken because it lost much or went backwards",
+                Gauge::default(),
+            ),
+            overruns: put(
+                r,
+                "margay_kernel_overruns",
+                "Times notifications of the kernel were lost",
+                Counter::default(),
+            ),
+            status_file_failures: put(
+                r,
+                "margay_status_file_failures",
+                "Endpoint-status files that could not be written or removed",
+                Counter::default(),
+            ),
+            lag: put(
+                r,
+                "margay_loop_lag_seconds",
+                "How much later than due the last comparison began",
+                Gauge::default(),
+            ),
+            name_held: put(
+                r,
+                "margay_node_name_held",
+                "1 while this machine holds the node's name",
+                Gauge::default(),
+            ),
+            mtu: put(
+                r,
+                "margay_workload_mtu_bytes",
+                "MTU written for network plugins",
+                Gauge::default(),
+            ),
+        }
+    }
+}
+
+/// A figure as gauges take it.
+pub(crate) fn figure(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Seconds.
+const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+#[cfg(test)]
+mod tests {
+    use margay_telemetry::metrics::{registry, text};
+
+    use super::*;
+
+    #[test]
+    fn the_guide_names_every_metric() {
+        let mut registry = registry("0");
+        let metrics = Metrics::register(&mut registry);
+        metrics.steps.get_or_create(&[("step", "add_route")]).inc();
+        let guide = include_str!("../../docs/agent.md");
+        let text = text(&registry).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for name in names.filter_map(|line| line.split(' ').next()) {
+            assert!(
+                guide.contains(&format!("| `{name}")),
+                "docs/agent.md lacks {name}"
+            );
+        }
+        assert!(text.contains("margay_plan_steps_total{step=\"add_route\"} 1"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Between the planner and the kernel: what of a plan is withheld, and its words for the log.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use margay_netlink::Interfaces;
+use margay_route::{
+    GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL, Plan, Route, RouteKind,
+    Step,
+};
+
+use crate::calculate::{Local, Picture};
+use crate::state::Settings;
+
+/// What of the machine decides, from what the kernel shows.
+pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership) -> Local {
+    let mut local = Local::default();
+    for link in interfaces.iter() {
+        local
+            .addresses
+            .extend(link.addresses.iter().map(ipnetwork::IpNetwork::ip));
+    }
+    for uplink in interfaces.addresses() {
+        let Some(link) = interfaces.by_name(&uplink.name).filter(|link| link.up) else {
+            continue;
+        };
+        if ownership.owns_interface(&link.name) {
+            local.workloads.insert(link.name.clone());
+        } else if !link.loopback {
+            local.uplinks.push(uplink);
+        }
+    }
+    let gateway = IpAddr::V4(GATEWAY_V4);
+    let leads_there = |route: &&Route| {
+        route.dst.contains(gateway)
+            && matches!(route.kind, RouteKind::Unicast { .. })
+            && !ownership.owns_route(route)
+    };
+    // The most specific decides: a foreign blackhole is no way there.
+    local.gateway_routed = observed.routes.iter().any(|route| leads_there(&route));
+    local
+}
+
+/// Takes from a plan the deletions that are not to be made. Returns how many were taken because
+/// they are suspiciously many.
+///
+/// Routes of others on workloads' interfaces stay where the settings say so. A first comparison
+/// that would delete most of what an earlier run installed points to a datastore that was emptied
+/// or is another one: then nothing is deleted unless `trusted`.
+pub fn restrain(
+    plan: &mut Plan,
+    observed: &Observed,
+    ownership: &Ownership,
+    settings: &Settings,
+    trusted: bool,
+) -> usize {
+    if !settings.remove_external_routes {
+        let own = [PROTOCOL, settings.device_route_protocol];
+        plan.steps.retain(|step| match step {
+            Step::DeleteRoute(route) => own.contains(&route.protocol),
+            _ => true,
+        });
+    }
+    if trusted {
+        return 0;
+    }
+    let ours = observed
+        .routes
+        .iter()
+        .filter(|route| ownership.owns_route(route))
+        .count();
+    let is_deletion = |step: &Step| matches!(step, Step::DeleteRoute(_));
+    let deletions = plan.steps.iter().filter(|step| is_deletion(step)).count();
+    if deletions < SUSPICIOUS || deletions * 2 <= ours {
+        return 0;
+    }
+    plan.steps
+        .retain(|step| !matches!(step, Step::DeleteRoute(_) | Step::DeleteNeighbour(_)));
+    deletions
+}
+
+/// A step in words: what is done, and why.
+#[derive(Debug)]
+pub struct Words<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Why routes are wanted.
+    pub picture: &'a Picture,
+}
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = |f: &mut fmt::Formatter<'_>, route: &Route| match self
+            .picture
+            .sources
+            .get(&route.key())
+        {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        };
+        match self.step {
+            Step::AddRoute(route) => {
+                write!(f, "add route {}", RouteWords(route))?;
+                why(f, route)
+            }
+            Step::ReplaceRoute { from, to } => {
+                write!(
+                    f,
+                    "replace route {} by {}",
+                    RouteWords(from),
+                    RouteWords(to)
+                )?;
+                why(f, to)
+            }
+            Step::DeleteRoute(route) => {
+                write!(f, "delete route {}: nothing wants it", RouteWords(route))
+            }
+            Step::SetNeighbour(neighbour) => {
+                write!(f, "set neighbour {}", NeighbourWords(neighbour))
+            }
+            Step::DeleteNeighbour(neighbour) => {
+                write!(
+                    f,
+                    "delete neighbour {}: nothing wants it",
+                    NeighbourWords(neighbour)
+                )
+            }
+        }
+    }
+}
+
+/// A route as `ip route` writes it.
+#[derive(Debug)]
+pub struct RouteWords<'a>(pub &'a Route);
+
+impl fmt::Display for RouteWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = self.0;
+        match &route.kind {
+            RouteKind::Unicast { via } => {
+                write!(f, "{}", route.dst)?;
+                for hop in via {
+                    if let Some(gateway) = hop.gateway {
+                        write!(f, " via {gateway}")?;
+                    }
+                    write!(f, " dev {}", hop.interface)?;
+                }
+            }
+            RouteKind::Blackhole => write!(f, "blackhole {}", route.dst)?,
+            RouteKind::Unreachable => write!(f, "unreachable {}", route.dst)?,
+            RouteKind::Prohibit => write!(f, "prohibit {}", route.dst)?,
+            RouteKind::Throw => write!(f, "throw {}", route.dst)?,
+        }
+        write!(f, " proto {}", route.protocol)
+    }
+}
+
+struct NeighbourWords<'a>(&'a Neighbour);
+
+impl fmt::Display for NeighbourWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let neighbour = self.0;
+        match neighbour.kind {
+            NeighbourKind::Permanent(mac) => {
+                write!(
+                    f,
+                    "{} dev {} lladdr {mac}",
+                    neighbour.address, neighbour.interface
+                )
+            }
+            NeighbourKind::Proxy => {
+                write!(f, "proxy {} dev {}", neighbour.address, neighbour.interface)
+            }
+        }
+    }
+}
+
+/// The names of interfaces that a plan's steps touch.
+pub fn interfaces_of(steps: &[Step]) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for step in steps {
+        match step {
+            Step::AddRoute(route)
+            | Step::DeleteRoute(route)
+            | Step::ReplaceRoute { to: route, .. } => {
+                names.extend(route.interfaces());
+            }
+            Step::SetNeighbour(neighbour) | Step::DeleteNeighbour(neighbour) => {
+                names.insert(neighbour.interface.as_str());
+            }
+        }
+    }
+    names
+}
+
+/// Fewer deletions than this are never held back.
+const SUSPICIOUS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use margay_netlink::Link;
+    use margay_route::{Desired, plan};
+
+    use super::*;
+
+    fn net(text: &str) -> ipnetwork::IpNetwork {
+        text.parse().unwrap()
+    }
+
+    fn link(index: u32, name: &str, up: bool, addresses: &[&str]) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            up,
+            loopback: name == "lo",
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn interfaces_are_sorted_into_uplinks_and_workloads() {
+        let interfaces: Interfaces = [
+            link(1, "lo", true, &["127.0.0.1/8"]),
+            link(2, "eth0", true, &["10.0.0.1/24"]),
+            link(3, "eth1", false, &["10.1.0.1/24"]),
+            link(4, "cali1", true, &["fe80::ecee:eeff:feee:eeee/64"]),
+            link(5, "cali2", false, &[]),
+        ]
+        .into_iter()
+        .collect();
+        let ownership = Ownership::default();
+        let seen = |routes: &[Route]| {
+            let observed = Observed {
+                routes: routes.to_vec(),
+                neighbours: Vec::new(),
+            };
+            local(&interfaces, &observed, &ownership)
+        };
+        let found = seen(&[]);
+        assert_eq!(found.uplinks.len(), 1);
+        assert_eq!(found.workloads, BTreeSet::from(["cali1".to_owned()]));
+        assert!(found.addresses.contains(&"10.1.0.1".parse().unwrap()));
+        assert!(!found.gateway_routed);
+        let default = Route::via(net("0.0.0.0/0"), "10.0.0.254".parse().unwrap(), "eth0", 4);
+        assert!(seen(&[default]).gateway_routed);
+        assert!(!seen(&[margay_route::gateway_answer(PROTOCOL)]).gateway_routed);
+        assert!(!seen(&[Route::blackhole(net("169.254.0.0/16"), 4)]).gateway_routed);
+    }
+
+    fn kernel(count: u8) -> Observed {
+        let route = |last| Route::blackhole(net(&format!("192.168.{last}.0/26")), PROTOCOL);
+        Observed {
+            routes: (0..count).map(route).collect(),
+            neighbours: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_suspicious_sweep_is_held_until_it_is_trusted() {
+        let ownership = Ownership::default();
+        let settings = Settings::default();
+        let sweep = |count, kept: usize, trusted| {
+            let observed = kernel(count);
+            let mut desired = Desired::default();
+            for route in &observed.routes[..kept] {
+                desired.insert_route(route.clone()).unwrap();
+            }
+            let mut plan = plan(&desired, &observed, &ownership);
+            let held = restrain(&mut plan, &observed, &ownership, &settings, trusted);
+            (held, plan.steps.len())
+        };
+        assert_eq!(sweep(20, 0, false), (20, 0));
+        assert_eq!(sweep(20, 0, true), (0, 20));
+        assert_eq!(sweep(20, 10, false), (0, 10));
+        assert_eq!(sweep(9, 0, false), (0, 9));
+    }
+
+    #[test]
+    fn routes_of_others_stay_where_the_settings_say_so() {
+        let ownership = Ownership::default();
+        let observed = Observed {
+            routes: vec![
+                Route::on_link(net("10.1.1.1/32"), "cali1", 4),
+                Route::on_link(net("10.1.1.2/32"), "cali1", 3),
+            ],
+            neighbours: Vec::new(),
+        };
+        for (remove, steps) in [(true, 2), (false, 1)] {
+            let settings = Settings {
+                remove_external_routes: remove,
+                ..Settings::default()
+            };
+            let mut plan = plan(&Desired::default(), &observed, &ownership);
+            restrain(&mut plan, &observed, &ownership, &settings, true);
+            assert_eq!(plan.steps.len(), steps);
+        }
+    }
+
+    #[test]
+    fn steps_say_what_and_why() {
+        let route = Route::via(
+            net("192.168.38.192/26"),
+            "172.31.0.3".parse().unwrap(),
+            "eth0",
+            PROTOCOL,
+        );
+        let mut picture = Picture::default();
+        picture.sources.insert(
+            route.key(),
+            crate::calculate::Source::Block("n2".to_owned()),
+        );
+        let words = |step: Step| {
+            Words {
+                step: &step,
+                picture: &picture,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            words(Step::AddRoute(route)),
+            "add route 192.168.38.192/26 via 172.31.0.3 dev eth0 proto 80: block of node n2"
+        );
+        assert_eq!(
+            words(Step::DeleteRoute(Route::blackhole(
+                net("10.0.0.0/26"),
+                PROTOCOL
+            ))),
+            "delete route blackhole 10.0.0.0/26 proto 80: nothing wants it"
+        );
+        let neighbour = Neighbour::permanent(
+            "10.0.0.1".parse().unwrap(),
+            "02:00:00:00:00:01".parse().unwrap(),
+            "cali1",
+        );
+        assert_eq!(
+            words(Step::SetNeighbour(neighbour)),
+            "set neighbour 10.0.0.1 dev cali1 lladdr 02:00:00:00:00:01"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! The whole agent: from start to stop.
+
+mod node;
+mod serve;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use margay_datastore::Datastore;
+use margay_netlink::{Netlink, table};
+use margay_route::{Ownership, TABLE_MAIN};
+use margay_store::Store;
+use margay_store::follow::{Event, Follower, Options};
+use margay_telemetry::{Health, Log, Reporter, metrics as registry};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::apply::{Engine, Parts};
+use crate::calculate::calculate;
+use crate::config::Config;
+use crate::error::AgentError;
+use crate::identity::{self, Holder};
+use crate::lease::{Hold, Pulse, RENEWAL};
+use crate::metrics::Metrics;
+use crate::plan::{self, Words};
+use crate::report::Status;
+use crate::state::State;
+use crate::{files, sync};
+
+/// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
+///
+/// # Errors
+/// What makes the agent of no use here: see [`AgentError`].
+pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
+    let config = Arc::new(config);
+    let signals = signals::listen()?;
+    let node = identity::node_name(config.nodename.as_deref())?;
+    let me = Holder::this_process(config.machine_id.clone())?;
+    let store = open(&config)?;
+    info!(
+        node,
+        version = env!("CARGO_PKG_VERSION"),
+        datastore = store.describe(),
+        "the agent starts"
+    );
+
+    let health = Health::new();
+    let mut registry = registry::registry(env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::register(&mut registry);
+    let (status, shown) = watch::channel(Status {
+        node: node.clone(),
+        machine: me.machine_id.clone(),
+        datastore: "not reached yet".to_owned(),
+        ..Status::default()
+    });
+    let name_health = health.register("node-name", NAME_SILENCE);
+    let kernel = health.register("kernel", SILENCE);
+    let datastore = health.register("datastore", SILENCE);
+    let mut tasks = JoinSet::new();
+    serve::start(
+        &config,
+        health,
+        Arc::new(registry),
+        shown,
+        &mut tasks,
+        &signals.stop,
+    )
+    .await?;
+
+    let mut stop = signals.stop.clone();
+    let waiting = [&name_health, &kernel, &datastore];
+    let mut hold = tokio::select! {
+        begun = begin(&store, &config, &node, &me, &waiting) => begun?,
+        _ = stop.changed() => return Ok(()),
+    };
+    name_health.ready(true, "held");
+    metrics.name_held.set(1);
+
+    let (told, events) = mpsc::channel(EVENTS);
+    let seed = u64::from_be_bytes(identity::random()[..8].try_into().unwrap_or_default());
+    let follower = sync::follow(store.clone(), seed, told, signals.accept.clone());
+    tasks.spawn(async move {
+        follower.await;
+        Ok("follower of the datastore")
+    });
+    let engine = Engine::new(Parts {
+        config,
+        node,
+        netlink: Netlink::current()?,
+        log,
+        metrics: metrics.clone(),
+        kernel,
+        store: datastore,
+        status: status.clone(),
+    });
+    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
+    tasks.spawn(async move {
+        engine
+            .run(events, accept, stopped)
+            .await
+            .map(|()| "comparison")
+    });
+
+    let kept = keep(&mut hold, &name_health, &metrics, &status);
+    let ended = tokio::select! {
+        never = kept => never,
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(Ok(_)) if *stop.borrow() => Ok(()),
+            Ok(Ok(part)) => Err(AgentError::Ended { part }),
+            Ok(Err(failed)) => Err(failed),
+            Err(_) => Err(AgentError::Ended { part: "task" }),
+        },
+        _ = stop.changed() => Ok(()),
+    };
+    info!("the agent stops; routes and neighbours stay");
+    match timeout(FAREWELL, hold.release()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failed)) => {
+            warn!(error = %failed, "the node's name could not be given back; its hold will lapse")
+        }
+        Err(_) => warn!("the datastore did not answer; the hold of the node's name will lapse"),
+    }
+    // Tasks that end by themselves get the time for it.
+    let _ = timeout(FAREWELL, async {
+        while tasks.join_next().await.is_some() {}
+    })
+    .await;
+    ended
+}
+
+/// What would be changed in the kernel, in words; changes nothing anywhere.
+///
+/// # Errors
+/// Store or kernel cannot be read.
+pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
+    let node = identity::node_name(config.nodename.as_deref())?;
+    let store = open(config)?;
+    let mut state = State::new(node);
+    let mut follower = Follower::new(store, State::prefixes(), Options::default());
+    match follower.next().await {
+        Event::Synced { updates, .. } => {
+            for update in &updates {
+                state.update(update);
+            }
+        }
+        Event::Lost(error) => return Err(error.into()),
+        other => {
+            let key = sync::held(&other).unwrap_or_default();
+            return Err(AgentError::Contended { key });
+        }
+    }
+    let netlink = Netlink::current()?;
+    let interfaces = netlink.interfaces().await?;
+    let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces).await?;
+    let settings = state.settings(&config.local);
+    let ownership = Ownership {
+        interface_prefixes: settings.interface_prefixes.clone(),
+        ..Ownership::default()
+    };
+    let local = plan::local(&interfaces, &observed, &ownership);
+    let picture = calculate(&state, &settings, &local);
+    let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
+    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
+    let mut text = String::new();
+    for step in &planned.steps {
+        text.push_str(&format!(
+            "{}\n",
+            Words {
+                step,
+                picture: &picture
+            }
+        ));
+    }
+    for conflict in &planned.conflicts {
+        let wanted = plan::RouteWords(&conflict.desired);
+        let holder = plan::RouteWords(&conflict.holder);
+        text.push_str(&format!(
+            "cannot add route {wanted}: somebody else's {holder} is there\n"
+        ));
+    }
+    if withheld > 0 {
+        text.push_str(&format!(
+            "hold back {withheld} deletions: suspiciously many\n"
+        ));
+    }
+    if text.is_empty() {
+        text.push_str("nothing to change\n");
+    }
+    Ok(text)
+}
+
+/// Opens the store that file and environment name.
+fn open(config: &Config) -> Result<Datastore, AgentError> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let told = match &config.datastore_file {
+        None => margay_datastore::Config::from_env(&environment)?,
+        Some(path) => {
+            let wrong = |reason: String| AgentError::ConfigFile {
+                path: path.clone(),
+                reason,
+            };
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+            let document: serde_json::Value =
+                serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+            margay_datastore::Config::from_file(&document, &environment)?
+        }
+    };
+    Ok(Datastore::open(&told)?)
+}
+
+/// Makes this machine the node, again and again until the store answers.
+async fn begin(
+    store: &Datastore,
+    config: &Config,
+    node: &str,
+    me: &Holder,
+    reporters: &[&Reporter],
+) -> Result<Hold<Datastore>, AgentError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let failed = match begin_once(store, config, node, me).await {
+            Ok(hold) => return Ok(hold),
+            Err(error) if error.is_transient() => error,
+            Err(error) => return Err(error),
+        };
+        warn!(error = %failed, "the node cannot be registered yet; trying again");
+        let until = tokio::time::Instant::now() + pause;
+        while tokio::time::Instant::now() < until {
+            for reporter in reporters {
+                reporter.ready(false, &failed.to_string());
+            }
+            sleep(pause.min(Duration::from_secs(1))).await;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn begin_once(
+    store: &Datastore,
+    config: &Config,
+    node: &str,
+    me: &Holder,
+) -> Result<Hold<Datastore>, AgentError> {
+    let mut hold = Hold::take(store.clone(), node, me.clone()).await?;
+    match node::introduce(store, config, node).await {
+        Ok(()) => {}
+        Err(error) => {
+            // A refusal must not keep another machine from the name.
+            let _ = timeout(FAREWELL, hold.release()).await;
+            return Err(error);
+        }
+    }
+    let path = config.state_dir.join("nodename");
+    files::write(&path, node).map_err(|source| AgentError::File { path, source })?;
+    Ok(hold)
+}
+
+/// Keeps the node's name; never ends.
+async fn keep<S: Store>(
+    hold: &mut Hold<S>,
+    health: &Reporter,
+    metrics: &Metrics,
+    status: &watch::Sender<Status>,
+) -> Result<(), AgentError> {
+    let mut lost = false;
+    loop {
+        sleep(RENEWAL).await;
+        match hold.renew().await {
+            Ok(Pulse::Held) if !lost => health.ready(true, "held"),
+            Ok(Pulse::Held | Pulse::Regained) => {
+                warn!("the node's name had lapsed and is held again");
+                lost = false;
+                metrics.name_held.set(1);
+                health.ready(true, "held");
+            }
+            Ok(Pulse::Lost(holder)) => {
+                let reason = format!(
+                    "the node's name was taken by machine {}, process {}, since {}: stop one of the two",
+                    holder.machine_id, holder.pid, holder.started
+                );
+                error!("{reason}");
+                lost = true;
+                metrics.name_held.set(0);
+                health.ready(false, &reason);
+                status.send_modify(|status| status.last_error = Some(reason));
+            }
+            // Without the store nobody else can take the name either.
+            Err(failed) => {
+                warn!(error = %failed, "no sign of life could be given");
+                health.live();
+            }
+        }
+    }
+}
+
+/// Events on their way from the follower to the state.
+const EVENTS: usize = 64;
+/// After so long without a report a part of the agent counts as hung.
+const SILENCE: Duration = Duration::from_secs(90);
+/// As [`SILENCE`], for the part that only speaks at every renewal.
+const NAME_SILENCE: Duration = Duration::from_secs(120);
+/// How long the end may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

@@ -1,0 +1,317 @@
+//! What the store says, as typed values that are changed in place.
+//!
+//! One bad object is isolated: it is remembered with the reason, and what the object last said well
+//! stays in force until it is well again or deleted.
+
+mod felix;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use margay_model::names::EndpointName;
+use margay_model::resource::pool::EncapMode;
+use margay_model::{Cidr, Family, Key, Kind, Prefix};
+use margay_route::Mac;
+use margay_store::Entry;
+use margay_store::follow::Update;
+
+pub use felix::Settings;
+
+use crate::config::Tunables;
+
+/// Everything the agent knows of the store.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// This node's name.
+    node: String,
+    nodes: BTreeMap<String, NodeAddresses>,
+    pools: BTreeMap<String, Pool>,
+    blocks: BTreeMap<Cidr, Block>,
+    endpoints: BTreeMap<Key, Endpoint>,
+    /// Keys of all workload endpoints of the cluster, this node's or not.
+    cluster_endpoints: HashSet<Key>,
+    felix: BTreeMap<String, Tunables>,
+    bad: BTreeMap<Key, String>,
+}
+
+/// A node's addresses, with the prefix lengths of their networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// The IPv4 address.
+    pub v4: Option<IpNetwork>,
+    /// The IPv6 address.
+    pub v6: Option<IpNetwork>,
+}
+
+/// What of a pool matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its prefix.
+    pub cidr: Cidr,
+    /// IP-in-IP encapsulation.
+    pub ipip: EncapMode,
+    /// VXLAN encapsulation.
+    pub vxlan: EncapMode,
+}
+
+/// What of a block matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    /// The node it belongs to.
+    pub node: Option<String>,
+    /// Addresses that other nodes use, with the node.
+    pub borrowed: BTreeMap<IpAddr, String>,
+    /// Number of addresses in use.
+    pub used: usize,
+}
+
+/// An endpoint of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its identity.
+    pub name: EndpointName,
+    /// Its namespace.
+    pub namespace: String,
+    /// The host end's interface.
+    pub interface: String,
+    /// The workload's MAC; without it neighbours are resolved as usual.
+    pub mac: Option<Mac>,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// What a change touched: how soon it is to be acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Touched {
+    /// Nothing that matters here.
+    Nothing,
+    /// Something of the cluster.
+    Cluster,
+    /// An endpoint of this node.
+    Endpoint,
+}
+
+impl State {
+    /// What a node knows before it has read anything.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            nodes: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            cluster_endpoints: HashSet::new(),
+            felix: BTreeMap::new(),
+            bad: BTreeMap::new(),
+        }
+    }
+
+    /// The ranges of the store that matter, workload endpoints first.
+    pub fn prefixes() -> [Prefix; 5] {
+        [
+            Prefix::Resources(Kind::WorkloadEndpoint),
+            Prefix::Resources(Kind::Node),
+            Prefix::Resources(Kind::IPPool),
+            Prefix::Resources(Kind::FelixConfiguration),
+            Prefix::Blocks,
+        ]
+    }
+
+    /// Takes in one change.
+    pub fn update(&mut self, update: &Update) -> Touched {
+        match update {
+            Update::Put(entry) => self.put(entry),
+            Update::Delete(key) => self.delete(key),
+        }
+    }
+
+    /// Takes in a written object.
+    pub fn put(&mut self, entry: &Entry) -> Touched {
+        match self.try_put(entry) {
+            Ok(touched) => {
+                let healed = self.bad.remove(&entry.key).is_some();
+                if healed {
+                    touched.max(Touched::Cluster)
+                } else {
+                    touched
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    key = %entry.key,
+                    revision = %entry.revision,
+                    %reason,
+                    "an object in the datastore cannot be used; what it last said well stays in force"
+                );
+                self.bad.insert(entry.key.clone(), reason);
+                Touched::Cluster
+            }
+        }
+    }
+
+    /// Takes in that an object is gone.
+    pub fn delete(&mut self, key: &Key) -> Touched {
+        let was_bad = self.bad.remove(key).is_some();
+        let touched = match key {
+            Key::Block(cidr) if self.blocks.remove(cidr).is_some() => Touched::Cluster,
+            Key::Resource { kind, name, .. } => match kind {
+                Kind::WorkloadEndpoint => {
+                    let known = self.cluster_endpoints.remove(key);
+                    match (self.endpoints.remove(key), known) {
+                        (Some(_), _) => Touched::Endpoint,
+                        // The number of the cluster's endpoints is a figure, and figures can wait.
+                        (None, _) => Touched::Nothing,
+                    }
+                }
+                Kind::Node if self.nodes.remove(name).is_some() => Touched::Cluster,
+                Kind::IPPool if self.pools.remove(name).is_some() => Touched::Cluster,
+                Kind::FelixConfiguration if self.felix.remove(name).is_some() => Touched::Cluster,
+                _ => Touched::Nothing,
+            },
+            _ => Touched::Nothing,
+        };
+        if was_bad {
+            touched.max(Touched::Cluster)
+        } else {
+            touched
+        }
+    }
+
+    fn try_put(&mut self, entry: &Entry) -> Result<Touched, String> {
+        match &entry.key {
+            Key::Block(cidr) => {
+                let block = read::block(*cidr, &entry.value)?;
+                Ok(replace(&mut self.blocks, *cidr, block, Touched::Cluster))
+            }
+            Key::Resource { kind, name, .. } => match kind {
+                Kind::WorkloadEndpoint => self.put_endpoint(entry, name),
+                Kind::Node => {
+                    let node = read::node(&entry.value)?;
+                    Ok(replace(
+                        &mut self.nodes,
+                        name.clone(),
+                        node,
+                        Touched::Cluster,
+                    ))
+                }
+                Kind::IPPool => {
+                    let pool = read::pool(&entry.value)?;
+                    Ok(replace(
+                        &mut self.pools,
+                        name.clone(),
+                        pool,
+                        Touched::Cluster,
+                    ))
+                }
+                Kind::FelixConfiguration if self.heeds(name) => {
+                    let (tunables, wrong) = felix::read(&entry.value)?;
+                    let touched =
+                        replace(&mut self.felix, name.clone(), tunables, Touched::Cluster);
+                    // The fields that are right hold, whatever the others are.
+                    if wrong.is_empty() {
+                        Ok(touched)
+                    } else {
+                        Err(wrong.join("; "))
+                    }
+                }
+                _ => Ok(Touched::Nothing),
+            },
+            _ => Ok(Touched::Nothing),
+        }
+    }
+
+    fn put_endpoint(&mut self, entry: &Entry, name: &str) -> Result<Touched, String> {
+        if !self.cluster_endpoints.contains(&entry.key) {
+            self.cluster_endpoints.insert(entry.key.clone());
+        }
+        let Some(identity) = EndpointName::parse(name) else {
+            return Err(format!("{name:?} is no name of a workload endpoint"));
+        };
+        if identity.node != self.node {
+            return Ok(Touched::Nothing);
+        }
+        let endpoint = read::endpoint(identity, &entry.key, &entry.value)?;
+        Ok(replace(
+            &mut self.endpoints,
+            entry.key.clone(),
+            endpoint,
+            Touched::Endpoint,
+        ))
+    }
+
+    /// Whether a FelixConfiguration of this name is for this node.
+    fn heeds(&self, name: &str) -> bool {
+        name == felix::DEFAULT || name.strip_prefix(felix::OF_NODE) == Some(&self.node)
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The nodes by name.
+    pub fn nodes(&self) -> &BTreeMap<String, NodeAddresses> {
+        &self.nodes
+    }
+
+    /// The pools by name.
+    pub fn pools(&self) -> &BTreeMap<String, Pool> {
+        &self.pools
+    }
+
+    /// The blocks by prefix.
+    pub fn blocks(&self) -> &BTreeMap<Cidr, Block> {
+        &self.blocks
+    }
+
+    /// This node's endpoints by key.
+    pub fn endpoints(&self) -> &BTreeMap<Key, Endpoint> {
+        &self.endpoints
+    }
+
+    /// Number of the cluster's workload endpoints.
+    pub fn cluster_endpoints(&self) -> usize {
+        self.cluster_endpoints.len()
+    }
+
+    /// Objects that cannot be used, with the reason.
+    pub fn bad(&self) -> &BTreeMap<Key, String> {
+        &self.bad
+    }
+
+    /// What is in force: what flags and environment say, then the node's FelixConfiguration, then
+    /// the cluster's, then defaults.
+    pub fn settings(&self, local: &Tunables) -> Settings {
+        let of_node = self.felix.get(&format!("{}{}", felix::OF_NODE, self.node));
+        Settings::resolve([Some(local), of_node, self.felix.get(felix::DEFAULT)])
+    }
+}
+
+impl NodeAddresses {
+    /// The address of a family.
+    pub fn of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+        .map(|network| network.ip())
+    }
+}
+
+fn replace<K: Ord, V: PartialEq>(
+    map: &mut BTreeMap<K, V>,
+    key: K,
+    value: V,
+    touched: Touched,
+) -> Touched {
+    if map.get(&key) == Some(&value) {
+        return Touched::Nothing;
+    }
+    map.insert(key, value);
+    touched
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! The settings of a FelixConfiguration that the agent heeds.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use margay_telemetry::Severity;
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use crate::config::{self, Pattern, Tunables};
+use crate::mtu;
+
+/// What is in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Prefixes of the names of workloads' interfaces; never empty.
+    pub interface_prefixes: Vec<String>,
+    /// Least grave message that is logged.
+    pub log_severity: Severity,
+    /// Whether IPv6 is handled.
+    pub ipv6: bool,
+    /// How often everything is compared; `None` is never.
+    pub route_refresh: Option<Duration>,
+    /// Interfaces whose MTU limits the workloads'.
+    pub mtu_interfaces: Pattern,
+    /// Whether routes of others on workloads' interfaces are removed.
+    pub remove_external_routes: bool,
+    /// Protocol number on routes to local workloads.
+    pub device_route_protocol: u8,
+}
+
+impl Settings {
+    /// The first source that says something wins; where none does, the default holds.
+    pub fn resolve(sources: [Option<&Tunables>; 3]) -> Self {
+        fn first<'t, T>(
+            sources: &[Option<&'t Tunables>],
+            field: impl Fn(&'t Tunables) -> Option<&'t T>,
+        ) -> Option<&'t T> {
+            sources.iter().copied().flatten().find_map(field)
+        }
+        let refresh = first(&sources, |t| t.route_refresh.as_ref()).copied();
+        let refresh = refresh.unwrap_or(ROUTE_REFRESH);
+        Self {
+            interface_prefixes: first(&sources, |t| t.interface_prefixes.as_ref())
+                .cloned()
+                .unwrap_or_else(|| vec![margay_endpoint::DEFAULT_PREFIX.to_owned()]),
+            log_severity: first(&sources, |t| t.log_severity.as_ref())
+                .copied()
+                .unwrap_or_default(),
+            ipv6: first(&sources, |t| t.ipv6.as_ref())
+                .copied()
+                .unwrap_or(true),
+            route_refresh: (!refresh.is_zero()).then_some(refresh),
+            mtu_interfaces: first(&sources, |t| t.mtu_interfaces.as_ref())
+                .cloned()
+                .unwrap_or_else(default_mtu_interfaces),
+            remove_external_routes: first(&sources, |t| t.remove_external_routes.as_ref())
+                .copied()
+                .unwrap_or(true),
+            device_route_protocol: first(&sources, |t| t.device_route_protocol.as_ref())
+                .copied()
+                .unwrap_or(margay_route::PROTOCOL_BOOT),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::resolve([None, None, None])
+    }
+}
+
+/// What a stored FelixConfiguration says, and what of it makes no sense.
+pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
+    let document: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let nothing = Map::new();
+    let spec = match document.get("spec") {
+        None | Some(Value::Null) => &nothing,
+        Some(Value::Object(spec)) => spec,
+        Some(_) => return Err("spec is no object".to_owned()),
+    };
+    let mut reader = Reader {
+        spec,
+        wrong: Vec::new(),
+    };
+    let tunables = Tunables {
+        interface_prefixes: reader.field("interfacePrefix", config::interface_prefixes),
+        log_severity: reader.field("logSeverityScreen", config::severity),
+        ipv6: reader.field("ipv6Support", config::boolean),
+        route_refresh: reader.field("routeRefreshInterval", config::duration),
+        mtu_interfaces: reader.field("mtuIfacePattern", config::pattern),
+        remove_external_routes: reader.field("removeExternalRoutes", config::boolean),
+        device_route_protocol: reader.field("deviceRouteProtocol", config::protocol),
+    };
+    Ok((tunables, reader.wrong))
+}
+
+struct Reader<'d> {
+    spec: &'d Map<String, Value>,
+    wrong: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A field by the rules of the environment variable that says the same.
+    fn field<T, E: Display>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = match self.spec.get(name)? {
+            Value::Null => return None,
+            Value::String(text) if text.is_empty() => return None,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.wrong.push(format!("spec.{name} {text:?}: {reason}"));
+                None
+            }
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the pattern is constant and tested")]
+fn default_mtu_interfaces() -> Pattern {
+    // invariant: `mtu::INTERFACES` is a regular expression.
+    Pattern(Regex::new(mtu::INTERFACES).expect("a regular expression"))
+}
+
+const ROUTE_REFRESH: Duration = Duration::from_secs(90);
+
+/// The name of the cluster's FelixConfiguration.
+pub(super) const DEFAULT: &str = "default";
+
+/// What the names of single nodes' FelixConfigurations begin with.
+pub(super) const OF_NODE: &str = "node.";

@@ -1,0 +1,135 @@
+//! From stored values to what matters of them, with the reason where they make no sense.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use margay_endpoint::is_valid_interface_name;
+use margay_ipam_core::block::allocated;
+use margay_model::key::Owner;
+use margay_model::names::EndpointName;
+use margay_model::resource::cluster::NodeSpec;
+use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_model::resource::pool::IPPool;
+use margay_model::{Cidr, Family, Key, Resource, ipam};
+
+use super::{Block, Endpoint, NodeAddresses, Pool};
+
+pub(super) fn node(value: &[u8]) -> Result<NodeAddresses, String> {
+    let node: Resource<NodeSpec> = Resource::decode(value).map_err(text)?;
+    let bgp = node.spec.bgp.unwrap_or_default();
+    Ok(NodeAddresses {
+        v4: node_address("ipv4Address", bgp.ipv4_address, Family::V4)?,
+        v6: node_address("ipv6Address", bgp.ipv6_address, Family::V6)?,
+    })
+}
+
+fn node_address(
+    field: &str,
+    value: Option<String>,
+    family: Family,
+) -> Result<Option<IpNetwork>, String> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match value.parse::<IpNetwork>() {
+        Ok(network) if Family::of(network.ip()) == family => Ok(Some(network)),
+        _ => Err(format!("spec.bgp.{field} {value:?} is no {family} address")),
+    }
+}
+
+pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
+    let pool = IPPool::decode(value).map_err(text)?;
+    let cidr = pool
+        .spec
+        .cidr
+        .parse()
+        .map_err(|error| format!("spec.cidr: {error}"))?;
+    Ok(Pool {
+        cidr,
+        ipip: pool.spec.ipip_mode.unwrap_or_default(),
+        vxlan: pool.spec.vxlan_mode.unwrap_or_default(),
+    })
+}
+
+pub(super) fn block(cidr: Cidr, value: &[u8]) -> Result<Block, String> {
+    let block: ipam::Block = serde_json::from_slice(value).map_err(text)?;
+    if block.cidr != cidr {
+        return Err(format!("it calls itself {}", block.cidr));
+    }
+    if block.allocations.len() as u128 > cidr.size() {
+        return Err(format!("it has {} addresses", block.allocations.len()));
+    }
+    let owner = block.affinity.as_deref().and_then(Owner::from_affinity);
+    let node = match &owner {
+        Some(Owner::Host(node)) => Some(node.clone()),
+        Some(Owner::Virtual(_)) | None => None,
+    };
+    let mut borrowed = BTreeMap::new();
+    let mut used = 0;
+    let in_use = allocated(&block).filter(|(_, attribute)| attribute.released_at.is_none());
+    for (address, attribute) in in_use {
+        used += 1;
+        let user = attribute.secondary.get("node");
+        if let Some(user) = user.filter(|user| Some(*user) != node.as_ref()) {
+            borrowed.insert(address, user.clone());
+        }
+    }
+    Ok(Block {
+        node,
+        borrowed,
+        used,
+    })
+}
+
+pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<Endpoint, String> {
+    let endpoint = WorkloadEndpoint::decode(value).map_err(text)?;
+    let spec = endpoint.spec;
+    let interface = spec.interface_name.unwrap_or_default();
+    if !is_valid_interface_name(&interface) {
+        return Err(format!(
+            "spec.interfaceName {interface:?} is no interface name"
+        ));
+    }
+    let mac = match spec.mac.as_deref() {
+        None | Some("") => None,
+        Some(mac) => Some(mac.parse().map_err(|error| format!("spec.mac: {error}"))?),
+    };
+    let address = |network: &String| match network.parse::<IpNetwork>() {
+        Ok(network) if is_host(&network) && is_usable(network.ip()) => Ok(network.ip()),
+        _ => Err(format!("spec.ipNetworks: {network:?} is no single address")),
+    };
+    let addresses = spec
+        .ip_networks
+        .iter()
+        .map(address)
+        .collect::<Result<_, _>>()?;
+    let namespace = match key {
+        Key::Resource {
+            namespace: Some(namespace),
+            ..
+        } => namespace.clone(),
+        _ => String::new(),
+    };
+    Ok(Endpoint {
+        name,
+        namespace,
+        interface,
+        mac,
+        addresses,
+    })
+}
+
+fn is_host(network: &IpNetwork) -> bool {
+    network.prefix() == Family::of(network.ip()).width()
+}
+
+/// Whether an address can be one workload's.
+fn is_usable(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+}
+
+fn text(error: serde_json::Error) -> String {
+    error.to_string()
+}

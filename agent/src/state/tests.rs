@@ -1,0 +1,191 @@
+use std::time::Duration;
+
+use margay_store::Revision;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn entry(path: &str, value: &Value) -> Entry {
+    Entry {
+        key: Key::parse(path).unwrap(),
+        value: value.to_string().into_bytes(),
+        revision: Revision(1),
+        lease: None,
+    }
+}
+
+fn resource(plural: &str, name: &str, kind: &str, spec: Value) -> Entry {
+    let path = format!("/calico/resources/v3/projectcalico.org/{plural}/{name}");
+    let metadata = json!({"name": name.rsplit('/').next()});
+    entry(
+        &path,
+        &json!({"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": metadata, "spec": spec}),
+    )
+}
+
+fn endpoint(node: &str, spec: Value) -> Entry {
+    let name = format!("default/{node}-cni-c1-eth0");
+    resource("workloadendpoints", &name, "WorkloadEndpoint", spec)
+}
+
+fn good() -> Value {
+    json!({"orchestrator": "cni", "node": "n1", "containerID": "c1", "endpoint": "eth0",
+        "ipNetworks": ["192.168.0.1/32", "fd00::1/128"], "interfaceName": "calic1", "mac": "02:00:00:00:00:01"})
+}
+
+#[test]
+fn own_endpoints_are_kept_and_all_are_counted() {
+    let mut state = State::new("n1");
+    assert_eq!(state.put(&endpoint("n1", good())), Touched::Endpoint);
+    assert_eq!(state.put(&endpoint("n1", good())), Touched::Nothing);
+    assert_eq!(
+        state.put(&endpoint("n2", json!({"node": "n2"}))),
+        Touched::Nothing
+    );
+    assert_eq!((state.endpoints().len(), state.cluster_endpoints()), (1, 2));
+    assert_eq!(
+        state.delete(&endpoint("n2", Value::Null).key),
+        Touched::Nothing
+    );
+    assert_eq!(
+        state.delete(&endpoint("n1", Value::Null).key),
+        Touched::Endpoint
+    );
+    assert_eq!((state.endpoints().len(), state.cluster_endpoints()), (0, 0));
+}
+
+#[test]
+fn what_an_object_last_said_well_stays_until_it_is_well_again_or_gone() {
+    for (field, value) in [
+        ("mac", json!("02:00")),
+        ("interfaceName", json!("a/b")),
+        ("interfaceName", json!("")),
+        ("ipNetworks", json!(["192.168.0.0/24"])),
+        ("ipNetworks", json!(["224.0.0.1/32"])),
+        ("ipNetworks", json!(["0.0.0.0/32"])),
+        ("ipNetworks", json!("192.168.0.1/32")),
+    ] {
+        let mut state = State::new("n1");
+        state.put(&endpoint("n1", good()));
+        let before = state.endpoints().clone();
+        let mut wrong = good();
+        wrong[field] = value;
+        assert_eq!(
+            state.put(&endpoint("n1", wrong)),
+            Touched::Cluster,
+            "{field}"
+        );
+        assert_eq!(state.endpoints(), &before, "{field}");
+        assert!(
+            state
+                .bad()
+                .values()
+                .all(|reason| reason.contains(field) || reason.contains("string"))
+        );
+        assert_eq!(state.bad().len(), 1, "{field}");
+        assert_eq!(state.put(&endpoint("n1", good())), Touched::Cluster);
+        assert!(state.bad().is_empty());
+    }
+    let mut state = State::new("n1");
+    let broken = Entry {
+        value: b"{".to_vec(),
+        ..endpoint("n1", Value::Null)
+    };
+    state.put(&broken);
+    assert_eq!(state.bad().len(), 1);
+    state.delete(&broken.key);
+    assert!(state.bad().is_empty());
+}
+
+#[test]
+fn blocks_tell_whose_they_are_and_who_borrows() {
+    let mut state = State::new("n1");
+    let mut block = json!({
+        "cidr": "192.168.0.0/30", "affinity": "host:n2",
+        "allocations": [0, 1, 2, null], "unallocated": [3],
+        "attributes": [
+            {"handle_id": "a", "secondary": {"node": "n2"}},
+            {"handle_id": "b", "secondary": {"node": "n3"}},
+            {"handle_id": "c", "secondary": {"node": "n3"}, "releasedAt": "2026-11-23T00:25:00Z"}
+        ],
+        "sequenceNumber": 1, "deleted": false
+    });
+    let path = "/calico/ipam/v2/assignment/ipv4/block/192.168.0.0-30";
+    assert_eq!(state.put(&entry(path, &block)), Touched::Cluster);
+    let cidr: Cidr = "192.168.0.0/30".parse().unwrap();
+    let kept = &state.blocks()[&cidr];
+    assert_eq!((kept.node.as_deref(), kept.used), (Some("n2"), 2));
+    assert_eq!(
+        kept.borrowed,
+        BTreeMap::from([("192.168.0.1".parse().unwrap(), "n3".to_owned())])
+    );
+    block["affinity"] = json!("virtual:load-balancer");
+    state.put(&entry(path, &block));
+    assert_eq!(state.blocks()[&cidr].node, None);
+    block["cidr"] = json!("192.168.0.4/30");
+    state.put(&entry(path, &block));
+    assert_eq!(state.bad().len(), 1);
+    assert_eq!(state.blocks().len(), 1);
+}
+
+#[test]
+fn nodes_and_pools_are_read() {
+    let mut state = State::new("n1");
+    let node = |bgp| resource("nodes", "n2", "Node", json!({"bgp": bgp}));
+    state.put(&node(
+        json!({"ipv4Address": "10.0.0.2/24", "ipv6Address": "fd00::2/64"}),
+    ));
+    assert_eq!(
+        state.nodes()["n2"].of(Family::V6),
+        Some("fd00::2".parse().unwrap())
+    );
+    state.put(&node(json!({"ipv4Address": "fd00::2/64"})));
+    assert_eq!(
+        state.nodes()["n2"].of(Family::V4),
+        Some("10.0.0.2".parse().unwrap())
+    );
+    assert_eq!(state.bad().len(), 1);
+    state.put(&resource(
+        "ippools",
+        "p",
+        "IPPool",
+        json!({"cidr": "10.8.0.0/16", "vxlanMode": "Always"}),
+    ));
+    assert_eq!(state.pools()["p"].vxlan, EncapMode::Always);
+    state.put(&resource(
+        "ippools",
+        "q",
+        "IPPool",
+        json!({"cidr": "10.8.0.0"}),
+    ));
+    state.put(&resource("ippools", "r", "IPPool", json!({"cidr": "none"})));
+    assert_eq!(state.bad().len(), 2);
+}
+
+#[test]
+fn nearer_settings_win_and_a_wrong_field_spoils_no_other() {
+    let felix = |name, spec| resource("felixconfigurations", name, "FelixConfiguration", spec);
+    let mut state = State::new("n1");
+    let none = Tunables::default();
+    assert_eq!(state.settings(&none), Settings::default());
+    state.put(&felix("default", json!({"routeRefreshInterval": "10s", "removeExternalRoutes": false, "interfacePrefix": "cali,tap"})));
+    state.put(&felix(
+        "node.n1",
+        json!({"routeRefreshInterval": "0s", "deviceRouteProtocol": 80, "ipv6Support": "perhaps"}),
+    ));
+    state.put(&felix("node.n2", json!({"deviceRouteProtocol": 99})));
+    let settings = state.settings(&none);
+    assert_eq!(settings.route_refresh, None);
+    assert_eq!(settings.device_route_protocol, 80);
+    assert!(!settings.remove_external_routes && settings.ipv6);
+    assert_eq!(settings.interface_prefixes, ["cali", "tap"]);
+    assert_eq!(state.bad().len(), 1);
+    let local = Tunables {
+        route_refresh: Some(Duration::from_secs(7)),
+        ..none
+    };
+    assert_eq!(
+        state.settings(&local).route_refresh,
+        Some(Duration::from_secs(7))
+    );
+}
