@@ -66,8 +66,16 @@ pub async fn begin(command: Command, streams: &mut Streams<'_>) -> Result<Option
 pub async fn run<S: Store>(store: &S, command: Command, streams: &mut Streams<'_>) -> Result<()> {
     let client = Client::new(store, SystemStamps);
     match command {
-        Command::Create(write) => write::write(&client, Verb::Create, &write, streams).await,
-        Command::Apply(write) => write::write(&client, Verb::Apply, &write, streams).await,
+        Command::Create(write) => {
+            let names = client.names_of_cluster().await?;
+            let client = client.with_names(names);
+            write::write(&client, Verb::Create, &write, streams).await
+        }
+        Command::Apply(write) => {
+            let names = client.names_of_cluster().await?;
+            let client = client.with_names(names);
+            write::write(&client, Verb::Apply, &write, streams).await
+        }
         Command::Replace(write) => write::write(&client, Verb::Replace, &write, streams).await,
         Command::Delete(delete) => delete::delete(&client, &delete, streams).await,
         Command::Get(get) => get::get(&client, &get, streams).await,

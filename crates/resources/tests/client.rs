@@ -12,6 +12,7 @@ use margay_model::resource::pool::{AllowedUse, IPPool, IPPoolSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::{Family, Key, Kind, Metadata, Prefix, Resource};
 use margay_resources::{Client, Effect, Id, Note, ResourceError, Stamps};
+use margay_store::memory::Disturbance;
 use margay_store::{Memory, Revision, Store};
 use serde_json::{Value, json};
 
@@ -182,11 +183,72 @@ async fn pools_do_not_overlap() {
         error.to_string().contains("overlap pool a (10.0.0.0/16)"),
         "{error}"
     );
-    let (left, right) = tokio::join!(
-        client.create(pool("c", "10.8.0.0/16")),
-        client.create(pool("d", "10.8.0.0/17")),
-    );
-    assert_eq!(usize::from(left.is_ok()) + usize::from(right.is_ok()), 1);
+}
+
+/// Two clients of a new store whose calls interleave as the seed says.
+fn rivals(seed: u64) -> (Memory, Memory) {
+    let store = Memory::new();
+    let other = store.client();
+    for (store, seed) in [(&store, seed), (&other, seed + 1000)] {
+        store.disturb(Some(Disturbance {
+            seed,
+            pauses: 3,
+            ..Disturbance::default()
+        }));
+    }
+    (store, other)
+}
+
+#[tokio::test]
+async fn rivals_do_not_create_pools_that_overlap() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let (left, right) = (client(&one), client(&two));
+        let (left, right) = tokio::join!(
+            left.create(pool("a", "10.8.0.0/16")),
+            right.create(pool("b", "10.8.0.0/17")),
+        );
+        let made = usize::from(left.is_ok()) + usize::from(right.is_ok());
+        assert_eq!(made, 1, "seed {seed}: {left:?} {right:?}");
+    }
+}
+
+#[tokio::test]
+async fn rivals_initialise_once() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let spec = || Some(pool("x", "192.168.0.0/16").spec);
+        let (left, right) = (client(&one), client(&two));
+        let (left_made, right_made) = tokio::join!(
+            async {
+                left.ensure_initialized().await.unwrap();
+                left.ensure_default_pools(spec(), None).await.unwrap()
+            },
+            async {
+                right.ensure_initialized().await.unwrap();
+                right.ensure_default_pools(spec(), None).await.unwrap()
+            },
+        );
+        assert_eq!(left_made.len() + right_made.len(), 1, "seed {seed}");
+        assert_eq!(one.dump().len(), 6, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn rivals_apply_one_after_the_other() {
+    for seed in 0..100 {
+        let (one, two) = rivals(seed);
+        let node = |rack: &str| {
+            let mut node = Node::new(Metadata::named("n1"), NodeSpec::default());
+            node.metadata.labels.insert("rack".into(), rack.into());
+            node
+        };
+        let (left, right) = (client(&one), client(&two));
+        let (left, right) = tokio::join!(left.apply(node("r1")), right.apply(node("r2")));
+        let mut effects = [left.unwrap().effect, right.unwrap().effect];
+        effects.sort_by_key(|effect| *effect == Effect::Updated);
+        assert_eq!(effects, [Effect::Created, Effect::Updated], "seed {seed}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,3 +137,26 @@ async fn a_tier_must_exist() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn the_form_follows_the_cluster() {
+    let path = "/calico/resources/v3/projectcalico.org/clusterinformations/default";
+    for (version, form) in [
+        (json!("v3.28.0"), NameForm::Prefixed),
+        (json!("v3.31.4"), NameForm::Prefixed),
+        (json!("v3.32.0"), NameForm::Plain),
+        (Value::Null, NameForm::Plain),
+    ] {
+        let store = Memory::new();
+        let information =
+            json!({"metadata": {"name": "default"}, "spec": {"calicoVersion": version}});
+        store.put_raw(path, information.to_string().as_bytes());
+        assert_eq!(
+            client(&store).names_of_cluster().await,
+            Ok(form),
+            "{version}"
+        );
+    }
+    let empty = Memory::new();
+    assert_eq!(client(&empty).names_of_cluster().await, Ok(NameForm::Plain));
+}

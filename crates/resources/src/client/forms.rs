@@ -1,11 +1,41 @@
 //! The stored form of resources and the form that readers see, which differ in policies' names.
 
 use margay_model::policy_names::{self, NameForm};
+use margay_model::resource::cluster::ClusterInformation;
 use margay_model::{Key, Kind};
-use margay_store::{Entry, Revision};
+use margay_store::{Entry, Revision, Store};
 
+use super::Client;
 use crate::error::{Id, ResourceError};
-use crate::object::{Object, fields};
+use crate::object::{Object, Stamps, fields};
+
+impl<S: Store, T: Stamps> Client<'_, S, T> {
+    /// The form in which the cluster's components store policies' names, by the version that its
+    /// ClusterInformation names; the newest form where it names none.
+    ///
+    /// # Errors
+    /// The store failed, or the ClusterInformation is damaged.
+    pub async fn names_of_cluster(&self) -> Result<NameForm, ResourceError> {
+        let id = Id::new(Kind::ClusterInformation, None, "default");
+        let found = self.find::<ClusterInformation>(&id).await?;
+        let fields = found
+            .and_then(|found| fields(&found.object).ok())
+            .unwrap_or_default();
+        let version = fields
+            .get("spec")
+            .and_then(|spec| spec["calicoVersion"].as_str());
+        Ok(match version.and_then(release) {
+            Some(release) if release < FIRST_PLAIN => NameForm::Prefixed,
+            _ => NameForm::Plain,
+        })
+    }
+}
+
+/// Major and minor number of a version such as `v3.28.1`.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.strip_prefix('v').unwrap_or(version).split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
 
 /// Whether the kind's names have two stored forms.
 pub(super) fn is_policy(kind: Kind) -> bool {
@@ -95,4 +125,25 @@ pub(super) fn tier_of<O: Object>(object: &O) -> String {
             (!tier.is_empty()).then(|| tier.to_owned())
         })
         .unwrap_or_else(|| policy_names::DEFAULT_TIER.to_owned())
+}
+
+/// The first release that stores policies' names as given.
+const FIRST_PLAIN: (u32, u32) = (3, 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [
+            ("v3.28.1", Some((3, 28))),
+            ("3.32.0-0.dev", Some((3, 32))),
+            ("v3", None),
+            ("master", None),
+            ("", None),
+        ] {
+            assert_eq!(release(text), expected, "{text}");
+        }
+    }
 }
