@@ -40,6 +40,17 @@ fn traces(lab: &Lab, store: &StoreKind) -> (Vec<String>, String, String) {
     (names.collect(), node.run("ip route").ok(), endpoints)
 }
 
+#[track_caller]
+fn as_before(
+    before: &(Vec<String>, String, String),
+    after: &(Vec<String>, String, String),
+    address: &str,
+) {
+    assert_eq!(before.0, after.0, "interfaces");
+    assert_eq!(before.2, after.2, "endpoints");
+    assert!(!after.1.contains(address), "{}", after.1);
+}
+
 fn cnitool_drives_every_verb(lab: &Lab, store: &StoreKind) {
     let node = lab.node(1);
     let _agent = Agent::start(node, store, &[]);
@@ -139,7 +150,8 @@ fn any_ipam_plugin_can_be_delegated_to() {
     let store = sqlite(&lab);
     let _agent = Agent::start(lab.node(1), &store, &[]);
     let data = lab.dir().join("host-local");
-    let ipam = json!({"ipam": {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": data}});
+    let ipam = json!({"ipam": {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": data},
+        "cniVersion": "1.0.0"});
     let plugin = Plugin::new(lab.node(1), &store).with(ipam);
     let pod = lab.pod();
     let result = plugin.add("c1", &pod);
