@@ -40,7 +40,10 @@ fn every_documented_example_is_accepted() {
             found += accept(&place, &value);
         }
     }
-    assert!(found >= 8, "only {found} configurations were found in docs/");
+    assert!(
+        found >= 8,
+        "only {found} configurations were found in docs/"
+    );
 }
 
 #[test]
@@ -49,8 +52,8 @@ fn every_example_file_is_accepted() {
     for file in files(&root().join("conf-examples"), &["conf", "conflist"]) {
         let place = file.display().to_string();
         let text = fs::read_to_string(&file).unwrap();
-        let value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{place}: no JSON: {error}"));
+        let value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{place}: no JSON: {error}"));
         found += accept(&place, &value);
     }
     assert!(
@@ -73,7 +76,9 @@ fn accept(place: &str, document: &Value) -> usize {
     for plugin in plugins {
         let mut conf = plugin.as_object().expect(place).clone();
         for key in ["cniVersion", "name"] {
-            let value = document.get(key).unwrap_or_else(|| panic!("{place}: no {key}"));
+            let value = document
+                .get(key)
+                .unwrap_or_else(|| panic!("{place}: no {key}"));
             conf.insert(key.to_owned(), value.clone());
         }
         found += accept_one(place, &conf);
@@ -90,7 +95,9 @@ fn accept_one(place: &str, conf: &Map<String, Value>) -> usize {
     if let Err(error) = Settings::read(&conf, &|_| None) {
         panic!("{place}: {error}");
     }
-    let ipam = conf.ipam().unwrap_or_else(|error| panic!("{place}: {error}"));
+    let ipam = conf
+        .ipam()
+        .unwrap_or_else(|error| panic!("{place}: {error}"));
     let ipam = ipam.unwrap_or_else(|| panic!("{place}: no ipam.type"));
     if OWN_IPAM_TYPES.contains(&ipam.plugin)
         && let Err(error) = AddressSettings::read(ipam.raw)
