@@ -141,14 +141,15 @@ async fn a_commit_whose_answer_is_lost_is_found_applied() {
             .to_owned(),
     );
     let direct = cluster.client();
-    let store = Etcd::new(Options {
+    let through_proxy = Options {
         endpoints: vec![
             format!("http://{}", proxy.address),
             cluster.endpoints()[0].clone(),
         ],
         deadline: Duration::from_secs(6),
         ..cluster.options()
-    });
+    };
+    let store = Etcd::new(through_proxy.clone());
     let first = match store.commit(&create(1)).await.unwrap() {
         Outcome::Committed(revision) => revision,
         other => panic!("{other:?}"),
@@ -164,6 +165,76 @@ async fn a_commit_whose_answer_is_lost_is_found_applied() {
     assert_eq!(outcome, Outcome::Committed(entry.revision));
     let revision = direct.list(&Prefix::Handles).await.unwrap().revision;
     assert_eq!(revision, entry.revision, "it was applied once");
+
+    // Creations and deletions, which no earlier revision tells about.
+    for (batch, kept) in [
+        (
+            Batch::of([
+                Write::create(key(3), b"3".to_vec()),
+                Write::put(key(4), b"4".to_vec()),
+            ]),
+            4,
+        ),
+        (
+            Batch::of([Write::delete_any(key(3)), Write::delete_any(key(4))]),
+            2,
+        ),
+    ] {
+        proxy.lose_answers.store(false, Ordering::SeqCst);
+        let store = Etcd::new(through_proxy.clone());
+        let before = store.list(&Prefix::Handles).await.unwrap().revision;
+        proxy.lose_answers.store(true, Ordering::SeqCst);
+        let outcome = store.commit(&batch).await.unwrap();
+        let after = direct.list(&Prefix::Handles).await.unwrap();
+        assert_eq!(after.entries.len(), kept);
+        assert_eq!(after.revision.0, before.0 + 1, "it was applied once");
+        assert_eq!(outcome, Outcome::Committed(after.revision));
+    }
+}
+
+#[tokio::test]
+async fn a_stale_commit_that_is_swallowed_is_a_conflict() {
+    let cluster = Cluster::start(1).await;
+    let direct = cluster.client();
+    let put = |value: &[u8]| Batch::of([Write::put(key(1), value.to_vec())]);
+    let Outcome::Committed(stale) = direct.commit(&put(b"first")).await.unwrap() else {
+        panic!("a put has no conditions");
+    };
+    direct.commit(&put(b"theirs")).await.unwrap();
+    direct.commit(&put(b"theirs again")).await.unwrap();
+    let newest = direct.get(&key(1)).await.unwrap();
+    let hole = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut endpoints = vec![format!("http://{}", hole.local_addr().unwrap())];
+    endpoints.extend(cluster.endpoints());
+    let options = Options {
+        endpoints,
+        deadline: Duration::from_secs(4),
+        ..cluster.options()
+    };
+    let mine = Batch::of([Write::update(key(1), b"mine".to_vec(), stale)]);
+    let outcome = Etcd::new(options.clone()).commit(&mine).await.unwrap();
+    assert_eq!(outcome, Outcome::Conflict(vec![newest]));
+
+    direct
+        .commit(&Batch::of([Write::delete_any(key(1))]))
+        .await
+        .unwrap();
+    let outcome = Etcd::new(options.clone()).commit(&mine).await.unwrap();
+    assert_eq!(
+        outcome,
+        Outcome::Conflict(vec![None]),
+        "history is read behind a deletion too"
+    );
+
+    // Nobody can tell any more whether the second value was this client's.
+    let mut raw = cluster.raw().await;
+    let now = direct.read_many(&[]).await.unwrap().revision;
+    raw.compact(now.0, None).await.unwrap();
+    let unclear = Etcd::new(options).commit(&mine).await;
+    assert!(
+        matches!(unclear, Err(StoreError::Unknown { .. })),
+        "{unclear:?}"
+    );
 }
 
 #[tokio::test]
