@@ -31,7 +31,7 @@ fn every_key_is_documented() {
 #[test]
 fn every_documented_example_is_accepted() {
     let mut found = 0;
-    for file in files(&root().join("docs"), &["md"]) {
+    for file in pages(&root().join("docs")) {
         let text = fs::read_to_string(&file).unwrap();
         for (line, block) in json_blocks(&text) {
             let place = format!("{}:{line}", file.display());
@@ -43,22 +43,6 @@ fn every_documented_example_is_accepted() {
     assert!(
         found >= 8,
         "only {found} configurations were found in docs/"
-    );
-}
-
-#[test]
-fn every_example_file_is_accepted() {
-    let mut found = 0;
-    for file in files(&root().join("conf-examples"), &["conf", "conflist"]) {
-        let place = file.display().to_string();
-        let text = fs::read_to_string(&file).unwrap();
-        let value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{place}: no JSON: {error}"));
-        found += accept(&place, &value);
-    }
-    assert!(
-        found >= 4,
-        "only {found} configurations were found in conf-examples/"
     );
 }
 
@@ -126,17 +110,14 @@ fn json_blocks(text: &str) -> Vec<(usize, String)> {
     blocks
 }
 
-/// The files below a directory that end so, in order.
-fn files(directory: &Path, endings: &[&str]) -> Vec<PathBuf> {
+/// The pages of a directory and those below it, in order.
+fn pages(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path, endings));
-        } else if path
-            .extension()
-            .is_some_and(|ending| endings.iter().any(|wanted| ending == *wanted))
-        {
+            found.extend(pages(&path));
+        } else if path.extension().is_some_and(|ending| ending == "md") {
             found.push(path);
         }
     }
