@@ -19,7 +19,26 @@ pub fn from_store(error: &StoreError) -> Error {
         StoreError::Compacted { .. } => code::TRY_AGAIN_LATER,
         StoreError::Failed { .. } => code::IO,
     };
-    Error::new(code, error.to_string())
+    Error::new(code, format!("{error}{}", remedy(error)))
+}
+
+/// Which key leads there, and what to look at.
+fn remedy(error: &StoreError) -> &'static str {
+    let etcd = |target: &str| target.starts_with("http");
+    match error {
+        StoreError::Unavailable { target, .. } | StoreError::Deadline { target, .. }
+            if etcd(target) =>
+        {
+            "; check key \"etcd_endpoints\", the certificates, and that etcd runs and is reached from this host"
+        }
+        StoreError::Denied { target, .. } if etcd(target) => {
+            "; check \"etcd_cert_file\", \"etcd_key_file\" or the user, and its rights in etcd"
+        }
+        StoreError::Unavailable { .. } | StoreError::Denied { .. } | StoreError::Failed { .. } => {
+            "; check key \"store_path\" (or etcd's alarms), its permissions and the space left"
+        }
+        _ => "",
+    }
 }
 
 /// The error for a refusal or failure of the allocator. Each pool's reason goes into the details too, where

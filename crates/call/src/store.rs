@@ -7,12 +7,15 @@ use margay_store::Entry;
 
 use crate::{Settings, from_config};
 
-/// Opens the store that the settings name. Nothing is sent before the first read.
+/// Opens the store that the settings name. Nothing is sent before the first read. Each of its calls ends early
+/// enough for this call still to clean up and answer.
 ///
 /// # Errors
 /// Code 110 when a setting cannot be used.
 pub fn open(settings: &Settings) -> Result<Datastore, Error> {
-    Datastore::open(&settings.store).map_err(|error| from_config(&error))
+    let mut config = settings.store.clone();
+    config.deadline = config.deadline.min(margay_plugin::remaining() * 3 / 4);
+    Datastore::open(&config).map_err(|error| from_config(&error))
 }
 
 /// Refuses while the store is locked or was never initialised; `entry` is the ClusterInformation.

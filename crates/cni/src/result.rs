@@ -211,7 +211,11 @@ mod tests {
         let value = doc.encode(Version::V1_0_0).unwrap();
         assert!(value.get("dns").is_none());
         assert!(value["ips"][0].get("version").is_none());
-        assert!(value["interfaces"][1].get("mtu").is_none());
+        assert!(
+            value["interfaces"][1].get("mtu").is_some(),
+            "as Calico tells it"
+        );
+        assert!(value["interfaces"][1].get("socketPath").is_none());
         assert!(value["routes"][0].get("table").is_none());
     }
 

@@ -358,31 +358,33 @@ impl Lookup<'_> {
             .unwrap_or_default()
     }
 
-    /// The endpoints with the key that gave them; `None` where none are configured.
+    /// The endpoints with the key that gave them; `None` where none are configured. The first source that says
+    /// anything of endpoints decides alone.
     fn endpoints(&self) -> Result<Option<(String, String)>, ConfigError> {
-        let endpoints = self.text(Setting::Endpoints)?;
-        if let Some((key, value)) = self.text(Setting::Srv)? {
-            let problem = match &endpoints {
-                Some(_) => "endpoints and a discovery domain are both given",
-                None => "endpoints cannot be discovered by DNS",
+        for source in self.sources {
+            let only = Lookup {
+                sources: std::slice::from_ref(source),
+                env: self.env,
             };
-            return Err(ConfigError::new(
-                &key,
-                &value,
-                problem,
-                "name the endpoints in etcd_endpoints",
-            ));
+            let endpoints = only.text(Setting::Endpoints)?;
+            if let Some((key, value)) = only.text(Setting::Srv)? {
+                let problem = match &endpoints {
+                    Some(_) => "endpoints and a discovery domain are both given",
+                    None => "endpoints cannot be discovered by DNS",
+                };
+                let remedy = "name the endpoints in etcd_endpoints";
+                return Err(ConfigError::new(&key, &value, problem, remedy));
+            }
+            if endpoints.is_some() {
+                return Ok(endpoints);
+            }
+            if let Some((key, authority)) = only.text(Setting::Authority)? {
+                let scheme = only.text(Setting::Scheme)?;
+                let scheme = scheme.map_or_else(|| "http".to_owned(), |(_, scheme)| scheme);
+                return Ok(Some((key, format!("{scheme}://{authority}"))));
+            }
         }
-        if endpoints.is_some() {
-            return Ok(endpoints);
-        }
-        let Some((key, authority)) = self.text(Setting::Authority)? else {
-            return Ok(None);
-        };
-        let scheme = self
-            .text(Setting::Scheme)?
-            .map_or_else(|| "http".to_owned(), |(_, scheme)| scheme);
-        Ok(Some((key, format!("{scheme}://{authority}"))))
+        Ok(None)
     }
 
     fn etcd(&self, endpoints: Option<(String, String)>) -> Result<EtcdConfig, ConfigError> {
@@ -403,6 +405,17 @@ impl Lookup<'_> {
                 return Err(ConfigError::new(missing, "", &problem, "give both or none"));
             }
             _ => {}
+        }
+        if ca.is_none()
+            && endpoints
+                .iter()
+                .any(|endpoint| endpoint.starts_with("https://"))
+        {
+            let missing = self.first_name(Setting::CaFile);
+            let problem = "the endpoints are https, and no authority is given to trust";
+            let remedy =
+                "give the file of the certificate authority that signed etcd's certificates";
+            return Err(ConfigError::new(missing, "", problem, remedy));
         }
         let login = match (self.text(Setting::User)?, self.text(Setting::Password)?) {
             (Some((_, user)), Some((_, password))) => Some((user, password)),
@@ -454,7 +467,7 @@ impl Lookup<'_> {
 /// Where the embedded store is when nothing else is said.
 pub const DEFAULT_STORE_PATH: &str = "/var/lib/margay/store.db";
 const FILE_KIND: &str = "CalicoAPIConfig";
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -506,8 +519,8 @@ mod tests {
     fn endpoints_mean_etcd() {
         let config = cni(json!({"etcd_endpoints": "http://a:1,http://b:2"})).unwrap();
         assert_eq!(endpoints(&config), ["http://a:1", "http://b:2"]);
-        let config = cni(json!({"etcd_authority": "a:1", "etcd_scheme": "https"})).unwrap();
-        assert_eq!(endpoints(&config), ["https://a:1"]);
+        let config = cni(json!({"etcd_authority": "a:1", "etcd_scheme": "http"})).unwrap();
+        assert_eq!(endpoints(&config), ["http://a:1"]);
     }
 
     #[test]
@@ -523,6 +536,9 @@ mod tests {
             endpoints(&with_env(json!({}), env).unwrap()),
             ["http://env:1"]
         );
+        let srv = &[("ETCD_DISCOVERY_SRV", "example.org")];
+        let config = with_env(json!({"etcd_endpoints": "http://conf:1"}), srv).unwrap();
+        assert_eq!(endpoints(&config), ["http://conf:1"]);
         let old = &[("CALICO_ETCD_ENDPOINTS", "http://old:1")];
         assert_eq!(
             endpoints(&with_env(json!({}), old).unwrap()),
@@ -578,6 +594,11 @@ mod tests {
                 json!({"etcd_endpoints": "https://a", "etcd_key_file": "/k"}),
                 "etcd_cert_file",
                 "without",
+            ),
+            (
+                json!({"etcd_endpoints": "https://a"}),
+                "etcd_ca_cert_file",
+                "trust",
             ),
             (json!({"store_path": ["x"]}), "store_path", "no string"),
         ] {

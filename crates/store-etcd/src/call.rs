@@ -1,6 +1,6 @@
 //! One call: endpoints in turn, within one deadline.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -160,8 +160,10 @@ impl Call<'_> {
             let endpoint = &self.cluster.endpoints[index];
             let left = self.until.saturating_duration_since(Instant::now());
             let shares = u32::try_from(count - turn).unwrap_or(u32::MAX);
+            let sent = AtomicBool::new(false);
             let request = async {
                 let member = self.cluster.member(endpoint).await?;
+                sent.store(true, Ordering::Relaxed);
                 attempt(member).await
             };
             let (fault, late) = match tokio::time::timeout(left / shares, request).await {
@@ -172,7 +174,7 @@ impl Call<'_> {
                 Ok(Err(fault)) => (fault, false),
                 Err(_) => (Fault::Unanswered("no answer in time".to_owned()), true),
             };
-            let sent = !matches!(fault, Fault::Unreached(_));
+            let sent = sent.into_inner() && !matches!(fault, Fault::Unreached(_));
             let exhausted = Exhausted {
                 maybe_applied: sent && fault.elsewhere(),
                 late,
@@ -278,11 +280,7 @@ fn named(fault: Fault, url: &str) -> Fault {
 
 /// What two endpoints said; the more promising fault names the kind.
 fn joined(one: Fault, two: &Fault) -> Fault {
-    let text = |fault: &Fault| match fault {
-        Fault::Unreached(text) | Fault::Unanswered(text) | Fault::Busy(text) => text.clone(),
-        other => format!("{other:?}"),
-    };
-    let reason = format!("{}; {}", text(&one), text(two));
+    let reason = format!("{}; {}", one.reason(), two.reason());
     match (&one, two) {
         (Fault::Busy(_), _) | (_, Fault::Busy(_)) => Fault::Busy(reason),
         (Fault::Unanswered(_), _) | (_, Fault::Unanswered(_)) => Fault::Unanswered(reason),

@@ -49,7 +49,7 @@ pub(crate) async fn commit(call: &Call<'_>, batch: &Batch) -> Result<Outcome, St
             },
             Err(exhausted) if exhausted.maybe_applied => {
                 doubtful = true;
-                let reason = format!("{:?}", exhausted.fault);
+                let reason = exhausted.fault.reason().to_owned();
                 match readback::read_back(call, batch).await {
                     Ok(Verdict::Applied(revision)) => return Ok(Outcome::Committed(revision)),
                     Ok(Verdict::Refused(found)) => return Ok(Outcome::Conflict(found)),
@@ -62,7 +62,7 @@ pub(crate) async fn commit(call: &Call<'_>, batch: &Batch) -> Result<Outcome, St
                 }
             }
             Err(exhausted) if doubtful => {
-                return Err(call.unknown(format!("{:?}", exhausted.fault)));
+                return Err(call.unknown(exhausted.fault.reason().to_owned()));
             }
             Err(exhausted) => return Err(call.error(exhausted)),
         }

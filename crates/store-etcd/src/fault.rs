@@ -49,6 +49,19 @@ impl Fault {
         )
     }
 
+    /// What was said.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Unreached(reason)
+            | Self::Unanswered(reason)
+            | Self::Busy(reason)
+            | Self::Missing(reason)
+            | Self::Denied(reason)
+            | Self::Refused(reason) => reason,
+            Self::Compacted => "the revision is compacted",
+        }
+    }
+
     fn of_status(status: &Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {

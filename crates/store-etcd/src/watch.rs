@@ -82,12 +82,7 @@ async fn feed(
             Some(Ok(Some(response))) => response,
             Some(ended) => {
                 let reason = match ended {
-                    Err(error) => match Fault::from(error) {
-                        Fault::Unreached(reason)
-                        | Fault::Unanswered(reason)
-                        | Fault::Busy(reason) => reason,
-                        other => format!("{other:?}"),
-                    },
+                    Err(error) => Fault::from(error).reason().to_owned(),
                     Ok(_) => "etcd ended the watch".to_owned(),
                 };
                 sender

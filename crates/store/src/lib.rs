@@ -13,11 +13,13 @@ use margay_model::{Key, Prefix};
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod error;
+pub mod follow;
 pub mod memory;
 mod random;
 pub mod types;
 
 pub use error::StoreError;
+pub use follow::Follower;
 pub use memory::Memory;
 pub use types::{
     Answer, Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Page, Read, Revision,
@@ -105,8 +107,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Store::list_page`].
     fn list(&self, prefix: &Prefix) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        async {
-            let mut all = self.list_page(prefix, None, PAGE, None).await?;
+        self.list_at(prefix, None)
+    }
+
+    /// [`Store::list`] at a given revision.
+    ///
+    /// # Errors
+    /// As [`Store::list_page`].
+    fn list_at(
+        &self,
+        prefix: &Prefix,
+        at: Option<Revision>,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
+        async move {
+            let mut all = self.list_page(prefix, None, PAGE, at).await?;
             while all.more {
                 let page = {
                     let last = all.entries.last().map(|entry| &entry.key);

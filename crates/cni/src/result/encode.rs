@@ -59,10 +59,7 @@ impl ResultDoc {
 
     fn encode_lists(&self, version: Version, document: &mut Map<String, Value>) {
         let attributes = version >= Version::V1_1_0;
-        let interfaces = self
-            .interfaces
-            .iter()
-            .map(|i| encode_interface(i, attributes));
+        let interfaces = self.interfaces.iter().map(|i| encode_interface(i, version));
         put_list(document, "interfaces", interfaces.collect());
         let ips = self
             .ips
@@ -77,7 +74,8 @@ impl ResultDoc {
     }
 }
 
-fn encode_interface(interface: &Interface, attributes: bool) -> Value {
+/// The MTU belongs to 1.1.0, but the common types of Go's plugins also tell it in 1.0.0, and Calico does.
+fn encode_interface(interface: &Interface, version: Version) -> Value {
     let mut object = Map::new();
     object.insert("name".into(), interface.name.as_str().into());
     put(
@@ -85,11 +83,11 @@ fn encode_interface(interface: &Interface, attributes: bool) -> Value {
         "mac",
         interface.mac.as_deref().map(str::to_ascii_lowercase),
     );
-    if attributes {
+    if version >= Version::V1_0_0 {
         put(&mut object, "mtu", nonzero(interface.mtu));
     }
     put(&mut object, "sandbox", interface.sandbox.as_deref());
-    if attributes {
+    if version >= Version::V1_1_0 {
         put(&mut object, "socketPath", interface.socket_path.as_deref());
         put(&mut object, "pciID", interface.pci_id.as_deref());
     }
