@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Resource, Spec};
+use super::{Resource, Spec, only_default};
+use crate::cidr::{Cidr, Family};
 use crate::json::Extra;
 use crate::kind::Kind;
 use crate::metadata::Metadata;
+use crate::problem::Problems;
 use crate::scalar::AsNumber;
+use crate::syntax::{is_dns_label, is_mac};
 
 /// What the cluster is; only one, named `default`.
 pub type ClusterInformation = Resource<ClusterInformationSpec>;
@@ -194,8 +197,45 @@ pub struct NodeAddress {
     pub extra: Extra,
 }
 
+impl NodeBgp {
+    fn check(&self, problems: &mut Problems) {
+        if *self == Self::default() {
+            problems.refuse("{}", "at least one field");
+        }
+        if let Some(value) = &self.as_number {
+            let fits = serde_json::from_value::<AsNumber>(value.clone()).is_ok();
+            problems.require(fits, "asNumber", value, "0 to 4294967295");
+        }
+        for (name, text, family) in [
+            ("ipv4Address", &self.ipv4_address, Family::V4),
+            ("ipv6Address", &self.ipv6_address, Family::V6),
+        ] {
+            let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let cidr = text.parse::<Cidr>();
+            let allowed = format!("an {family} address, with or without a prefix length");
+            problems.require(
+                cidr.is_ok_and(|c| c.family() == family),
+                name,
+                text,
+                allowed,
+            );
+        }
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let tunnel = text(&self.ipv4_ipip_tunnel_addr);
+        problems.address("ipv4IPIPTunnelAddr", &tunnel, Some(Family::V4));
+        let cluster = text(&self.route_reflector_cluster_id);
+        problems.address("routeReflectorClusterID", &cluster, Some(Family::V4));
+    }
+}
+
 impl Spec for ClusterInformationSpec {
     const KIND: Kind = Kind::ClusterInformation;
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        only_default(metadata, problems);
+    }
 }
 
 impl Spec for TierSpec {
@@ -205,6 +245,26 @@ impl Spec for TierSpec {
         spec.order.get_or_insert(DEFAULT_TIER_ORDER);
         if spec.default_action.as_deref().is_none_or(str::is_empty) {
             spec.default_action = Some("Deny".to_owned());
+        }
+    }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        let allowed = "1 to 63 of a-z, 0-9 and -, beginning and ending alphanumerically";
+        let name = &metadata.name;
+        problems.require(is_dns_label(name), "name", name, allowed);
+    }
+
+    fn validate(metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let action = spec.default_action.as_deref().unwrap_or("Deny");
+        let (allowed, order) = match metadata.name.as_str() {
+            "default" => (&["Deny"][..], Some(DEFAULT_TIER_ORDER)),
+            "kube-admin" | "kube-baseline" => (&["Pass"][..], None),
+            _ => (&["Deny", "Pass"][..], None),
+        };
+        let fits = allowed.contains(&action);
+        problems.require(fits, "defaultAction", action, allowed.join(", "));
+        if let (Some(wanted), Some(found)) = (order, spec.order) {
+            problems.require(wanted == found, "order", found, wanted.to_string());
         }
     }
 }
@@ -219,7 +279,68 @@ impl Spec for NodeSpec {
             *value = number.0.into();
         }
     }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        if let Some(bgp) = &spec.bgp {
+            problems.field("bgp", |problems| bgp.check(problems));
+        }
+        for (name, address, family) in [
+            (
+                "ipv4VXLANTunnelAddr",
+                &spec.ipv4_vxlan_tunnel_addr,
+                Family::V4,
+            ),
+            (
+                "ipv6VXLANTunnelAddr",
+                &spec.ipv6_vxlan_tunnel_addr,
+                Family::V6,
+            ),
+        ] {
+            problems.address(name, address.as_deref().unwrap_or_default(), Some(family));
+        }
+        for (name, mac) in [
+            ("vxlanTunnelMACAddr", &spec.vxlan_tunnel_mac_addr),
+            ("vxlanTunnelMACAddrV6", &spec.vxlan_tunnel_mac_addr_v6),
+        ] {
+            let mac = mac.as_deref().unwrap_or_default();
+            let allowed = "a MAC address such as 02:00:00:00:00:01";
+            problems.require(mac.is_empty() || is_mac(mac), name, mac, allowed);
+        }
+        if let Some(wireguard) = &spec.wireguard {
+            problems.field("wireguard", |problems| {
+                for (name, family) in [
+                    ("interfaceIPv4Address", Family::V4),
+                    ("interfaceIPv6Address", Family::V6),
+                ] {
+                    problems.address(
+                        name,
+                        wireguard[name].as_str().unwrap_or_default(),
+                        Some(family),
+                    );
+                }
+            });
+        }
+        problems.items("orchRefs", &spec.orch_refs, |problems, reference| {
+            let name = &reference.orchestrator;
+            problems.require(
+                !name.is_empty(),
+                "orchestrator",
+                name,
+                "the name of an orchestrator",
+            );
+        });
+        problems.items("addresses", &spec.addresses, |problems, address| {
+            problems.field("address", |problems| {
+                problems.cidr_here(&address.address);
+            });
+            let kind = address.kind.as_deref().unwrap_or_default();
+            let fits = kind.is_empty() || ADDRESS_TYPES.contains(&kind);
+            problems.require(fits, "type", kind, ADDRESS_TYPES.join(", "));
+        });
+    }
 }
 
 /// Rank of a tier that says none.
 const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
+const ADDRESS_TYPES: [&str; 3] = ["CalicoNodeIP", "InternalIP", "ExternalIP"];

@@ -1,14 +1,20 @@
 //! Workload endpoints.
 
+mod qos;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hostendpoint::{named_port, port_number, profiles};
 use super::{Resource, Spec};
+use crate::cidr::{Cidr, Family};
 use crate::json::Extra;
 use crate::kind::Kind;
 use crate::metadata::Metadata;
 use crate::names::EndpointName;
+use crate::problem::Problems;
 use crate::scalar::Protocol;
+use crate::syntax::{is_interface_name, is_mac};
 
 /// One interface of one workload.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
@@ -141,6 +147,35 @@ impl WorkloadEndpointSpec {
     }
 }
 
+impl WorkloadEndpointSpec {
+    fn has_address(&self, wanted: impl Fn(&Cidr) -> bool) -> bool {
+        let mut networks = self
+            .ip_networks
+            .iter()
+            .filter_map(|network| network.parse().ok());
+        networks.any(|cidr| wanted(&cidr))
+    }
+
+    /// Floating addresses lead to addresses of the endpoint.
+    fn nats_fit(&self, problems: &mut Problems) {
+        let nats = self.ip_nats.as_ref().and_then(Value::as_array);
+        problems.items("ipNATs", nats.into_iter().flatten(), |problems, nat| {
+            let address = |field: &str| nat[field].as_str().unwrap_or_default();
+            for field in ["internalIP", "externalIP"] {
+                let text = address(field);
+                let fits = text.parse::<std::net::IpAddr>().is_ok();
+                problems.require(fits, field, text, "an IP address");
+            }
+            let internal = address("internalIP");
+            if let Ok(ip) = internal.parse::<std::net::IpAddr>()
+                && !self.has_address(|cidr| cidr.address() == ip)
+            {
+                problems.refuse_field("internalIP", internal, "an address of ipNetworks");
+            }
+        });
+    }
+}
+
 impl Spec for WorkloadEndpointSpec {
     const KIND: Kind = Kind::WorkloadEndpoint;
 
@@ -153,6 +188,81 @@ impl Spec for WorkloadEndpointSpec {
             if let Some(value) = value {
                 metadata.labels.insert(label.to_owned(), value);
             }
+        }
+    }
+
+    fn validate_name(metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let name = &metadata.name;
+        match spec.identity().map(|identity| identity.encode()) {
+            Some(Ok(expected)) => {
+                let allowed = format!("{expected}, as the specification says");
+                problems.require(*name == expected, "name", name, allowed);
+            }
+            Some(Err(error)) => problems.refuse_field("name", name, error.to_string()),
+            None => problems.refuse_field(
+                "name",
+                name,
+                "a specification with orchestrator, node, endpoint and the workload's id",
+            ),
+        }
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        problems.items("ipNetworks", &spec.ip_networks, |problems, network| {
+            let cidr: Option<Cidr> = network.parse().ok();
+            if cidr.is_none_or(|cidr| cidr.length() != cidr.family().width()) {
+                problems.refuse(network, "an address as a prefix of /32 or /128");
+            }
+        });
+        for (name, gateway, family) in [
+            ("ipv4Gateway", &spec.ipv4_gateway, Family::V4),
+            ("ipv6Gateway", &spec.ipv6_gateway, Family::V6),
+        ] {
+            let Some(gateway) = gateway else { continue };
+            problems.address(name, gateway, Some(family));
+            if !spec.has_address(|cidr| cidr.family() == family) {
+                let allowed = format!("none where ipNetworks has no {family} address");
+                problems.refuse_field(name, gateway, allowed);
+            }
+        }
+        spec.nats_fit(problems);
+        profiles(&spec.profiles, problems);
+        if let Some(interface) = &spec.interface_name {
+            let allowed = "a name of at most 15 of A-Z, a-z, 0-9, _, . and -";
+            problems.require(
+                is_interface_name(interface),
+                "interfaceName",
+                interface,
+                allowed,
+            );
+        }
+        if let Some(mac) = &spec.mac {
+            problems.require(
+                is_mac(mac),
+                "mac",
+                mac,
+                "a MAC address such as 02:00:00:00:00:01",
+            );
+        }
+        problems.items("ports", &spec.ports, |problems, port| {
+            let protocol = port.protocol.as_ref();
+            if port.name.is_empty() && port.host_port != 0 {
+                port_number(protocol, port.port, problems);
+            } else {
+                named_port(&port.name, protocol, port.port, problems);
+            }
+            problems.address("hostIP", &port.host_ip, None);
+        });
+        let prefixes = &spec.allow_spoofed_source_prefixes;
+        problems.items(
+            "allowSpoofedSourcePrefixes",
+            prefixes,
+            |problems, prefix| {
+                problems.cidr_here(prefix);
+            },
+        );
+        if let Some(controls) = &spec.qos_controls {
+            problems.field("qosControls", |problems| qos::check(controls, problems));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{Resource, Spec};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::problem::Problems;
 
 /// A request for a report on a node, and the report.
 pub type CalicoNodeStatus = Resource<CalicoNodeStatusSpec>;
@@ -32,4 +34,16 @@ object! {
 
 impl Spec for CalicoNodeStatusSpec {
     const KIND: Kind = Kind::CalicoNodeStatus;
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let node = &spec.node;
+        problems.require(!node.is_empty(), "node", node, "the name of a node");
+        problems.distinct("classes", &spec.classes);
+        let given = !spec.classes.is_empty();
+        problems.require(given, "classes", "", "at least one of Agent, BGP, Routes");
+        match spec.update_period_seconds {
+            None => problems.refuse_field("updatePeriodSeconds", "", "0 to 86400"),
+            period => problems.range("updatePeriodSeconds", period, 0..=86_400),
+        }
+    }
 }
