@@ -70,6 +70,8 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// How long the last comparison took.
+    took: Duration,
     /// Comparisons in a row that left something undone.
     failures: u32,
     /// What was logged already.
@@ -103,6 +105,7 @@ impl Engine {
             trusted: false,
             due: None,
             thorough: true,
+            took: Duration::ZERO,
             failures: 0,
             told: Told::default(),
         }
@@ -218,22 +221,24 @@ impl Engine {
 
     /// Takes in what the kernel says.
     fn notice(&mut self, event: &monitor::Event) {
+        // Whoever else changes routes all the time must not keep the agent comparing all the time.
+        let pause = (self.took * 4).clamp(SETTLE, LONGEST_SETTLE);
         match event {
             monitor::Event::RouteChanged {
                 table: TABLE_MAIN, ..
             }
             | monitor::Event::LinkChanged { .. }
             | monitor::Event::LinkRemoved { .. }
-            | monitor::Event::AddressChanged { .. } => self.hasten(SETTLE),
+            | monitor::Event::AddressChanged { .. } => self.hasten(pause),
             monitor::Event::NeighbourChanged { index } if self.workloads.contains(index) => {
-                self.hasten(SETTLE);
+                self.hasten(pause);
             }
             monitor::Event::RouteChanged { .. } | monitor::Event::NeighbourChanged { .. } => {}
             monitor::Event::Resync => {
                 warn!("notifications of the kernel were lost; comparing everything");
                 self.parts.metrics.overruns.inc();
                 self.thorough = true;
-                self.hasten(SETTLE);
+                self.hasten(pause);
             }
         }
     }
@@ -248,10 +253,11 @@ impl Engine {
         self.due = None;
         let begun = Instant::now();
         let result = self.pass().await;
+        self.took = begun.elapsed();
         self.parts
             .metrics
             .apply_time
-            .observe(begun.elapsed().as_secs_f64());
+            .observe(self.took.as_secs_f64());
         match result {
             Ok(None) => self.failures = 0,
             Ok(Some(reason)) => self.stumble(reason, true),
@@ -343,7 +349,8 @@ impl Engine {
     }
 
     async fn observe(&self, interfaces: &Interfaces) -> Result<Observed, margay_netlink::Error> {
-        table::observe(&self.parts.netlink, Some(TABLE_MAIN), interfaces).await
+        let all = table::observe(&self.parts.netlink, Some(TABLE_MAIN), interfaces).await?;
+        Ok(plan::handled(all, &self.settings))
     }
 
     fn heed_settings(&mut self) {
@@ -563,6 +570,8 @@ fn kind(step: &Step) -> &'static str {
 const SPARED: Duration = Duration::from_secs(10);
 /// Notifications come in flocks; a comparison waits for the flock to end.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The longest such wait: what somebody deletes is to be back within a second.
+const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 /// The first pause after something was left undone.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between signs of life while nothing happens.

@@ -116,6 +116,13 @@ pub enum Problem {
         /// Its interface.
         interface: String,
     },
+    /// The node's recorded address is not the machine's.
+    AddressGone {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The node's record is gone.
+    Unregistered,
     /// A pool asks for an encapsulation that is not done.
     Encapsulation {
         /// The pool.
@@ -323,6 +330,17 @@ impl Drawing<'_> {
         // A machine that forwards IPv6 stops listening to router advertisements, so this is not
         // done before there is something to forward.
         let node = state.nodes().get(state.node());
+        if node.is_none() {
+            self.picture.problems.insert(Problem::Unregistered);
+        }
+        let families = [Family::V4, Family::V6].into_iter();
+        for address in families.filter_map(|family| node?.of(family)) {
+            if !self.local.addresses.contains(&address) {
+                self.picture
+                    .problems
+                    .insert(Problem::AddressGone { address });
+            }
+        }
         let own = node.is_some_and(|node| node.v6.is_some());
         if self.settings.ipv6 && (own || self.holders.keys().any(IpAddr::is_ipv6)) {
             forward("net/ipv6/conf/all/forwarding");
@@ -443,6 +461,15 @@ impl fmt::Display for Problem {
                 f,
                 "endpoint {endpoint} is on {interface}, whose name has none of the prefixes in \
                  FELIX_INTERFACEPREFIX; it is left alone"
+            ),
+            Self::AddressGone { address } => write!(
+                f,
+                "the node's recorded address {address} is on no interface of this machine, so other nodes \
+                 do not reach its workloads; restart the agent to choose another"
+            ),
+            Self::Unregistered => f.write_str(
+                "the record of this node is gone from the datastore, so other nodes do not reach its \
+                 workloads; restart the agent to register it again, or stop it",
             ),
             Self::Encapsulation { pool } => write!(
                 f,

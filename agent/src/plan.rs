@@ -42,6 +42,17 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
     local
 }
 
+/// What is handled of what the kernel shows: without IPv6 where that is switched off.
+pub fn handled(mut observed: Observed, settings: &Settings) -> Observed {
+    if !settings.ipv6 {
+        observed.routes.retain(|route| route.dst.is_ipv4());
+        observed
+            .neighbours
+            .retain(|neighbour| neighbour.address.is_ipv4());
+    }
+    observed
+}
+
 /// Takes from a plan the deletions that are not to be made. Returns how many were taken because
 /// they are suspiciously many.
 ///

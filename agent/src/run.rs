@@ -156,6 +156,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let interfaces = netlink.interfaces().await?;
     let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces).await?;
     let settings = state.settings(&config.local);
+    let observed = plan::handled(observed, &settings);
     let ownership = Ownership {
         interface_prefixes: settings.interface_prefixes.clone(),
         ..Ownership::default()

@@ -57,6 +57,7 @@ fn block(cidr: &str, owner: Option<&str>, users: &[&str]) -> Entry {
 
 fn state(entries: &[Entry]) -> State {
     let mut state = State::new("n1");
+    state.put(&node("n1", "10.0.0.1/24", ""));
     for entry in entries {
         state.put(entry);
     }
@@ -226,6 +227,19 @@ fn who_claims_what_is_taken_is_told() {
         )
     );
     assert!(problems[1].contains("which its block gives to node n3"));
+}
+
+#[test]
+fn a_node_without_record_or_with_anothers_address_is_told() {
+    let own = node("n1", "10.7.7.7/24", "");
+    let gone = Problem::AddressGone {
+        address: "10.7.7.7".parse().unwrap(),
+    };
+    let mut state = state(std::slice::from_ref(&own));
+    let problems = |state: &State| calculate(state, &Settings::default(), &local()).problems;
+    assert_eq!(problems(&state), BTreeSet::from([gone]));
+    state.delete(&own.key);
+    assert_eq!(problems(&state), BTreeSet::from([Problem::Unregistered]));
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! Whole agents in network namespaces of their own, on one embedded store.
+#![cfg(test)]
+
+mod fixture;
+mod life;
+mod name;
+mod routes;
