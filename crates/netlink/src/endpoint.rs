@@ -120,11 +120,7 @@ pub async fn observe(
     })
 }
 
-type ObservedEnd = (
-    Option<Interface>,
-    Vec<margay_route::Route>,
-    Vec<margay_route::Neighbour>,
-);
+type ObservedEnd = (Option<Interface>, Vec<Route>, Vec<margay_route::Neighbour>);
 
 async fn observe_end(netlink: &Netlink, name: &str) -> Result<ObservedEnd> {
     let Some(link) = netlink.link(name).await? else {
