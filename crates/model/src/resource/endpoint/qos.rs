@@ -29,8 +29,8 @@ pub(super) fn check(controls: &Value, problems: &mut Problems) {
     }
 }
 
-/// Whether a value is a code point (RFC 2474): 0 to 63, or one of the names that RFC 2597, RFC 3246, RFC 5865 and
-/// RFC 8622 give.
+/// Whether a value is a code point (RFC 2474): 0 to 63, or one of the names that RFC 2597, RFC 3246,
+/// RFC 5865 and RFC 8622 give.
 fn is_code_point(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.as_u64().is_some_and(|number| number <= 63),
