@@ -783,6 +783,10 @@ fn endpoints() {
             "spec.allowSpoofedSourcePrefixes[0]",
         ),
         (
+            json!({"qosControls": {"dscp": "AF99"}}),
+            "spec.qosControls.dscp",
+        ),
+        (
             json!({"qosControls": {"ingressBandwidth": 999}}),
             "spec.qosControls.ingressBandwidth",
         ),

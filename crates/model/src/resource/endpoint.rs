@@ -19,92 +19,44 @@ use crate::syntax::{is_interface_name, is_mac};
 /// One interface of one workload.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
 
-/// Specification of a [`WorkloadEndpoint`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadEndpointSpec {
-    /// `k8s`, `cni`, `libnetwork`, `openstack`, …
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orchestrator: Option<String>,
-    /// Workload id, where neither a pod nor a container id says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload: Option<String>,
-    /// Node the workload runs on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Id of the current container or sandbox.
-    #[serde(
-        rename = "containerID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub container_id: Option<String>,
-    /// Pod name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// Interface name in the container, or the orchestrator's endpoint id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// Kubernetes service account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_account_name: Option<String>,
-    /// Addresses as /32 and /128 prefixes.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub ip_networks: Vec<String>,
-    /// Floating addresses.
-    #[serde(rename = "ipNATs", default, skip_serializing_if = "Option::is_none")]
-    pub ip_nats: Option<Value>,
-    /// IPv4 gateway of the workload (OpenStack).
-    #[serde(
-        rename = "ipv4Gateway",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv4_gateway: Option<String>,
-    /// IPv6 gateway of the workload (OpenStack).
-    #[serde(
-        rename = "ipv6Gateway",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv6_gateway: Option<String>,
-    /// Profiles, in order.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub profiles: Vec<String>,
-    /// Host-side interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface_name: Option<String>,
-    /// MAC address of the container's interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
-    /// Named ports.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub ports: Vec<WorkloadPort>,
-    /// Prefixes the workload may use as source beside its own addresses.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub allow_spoofed_source_prefixes: Vec<String>,
-    /// Bandwidth, packet rate and connection limits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub qos_controls: Option<Value>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of a [`WorkloadEndpoint`].
+    pub struct WorkloadEndpointSpec {
+        /// `k8s`, `cni`, `libnetwork`, `openstack`, …
+        "orchestrator" => pub orchestrator: Option<String>,
+        /// Workload id, where neither a pod nor a container id says it.
+        "workload" => pub workload: Option<String>,
+        /// Node the workload runs on.
+        "node" => pub node: Option<String>,
+        /// Id of the current container or sandbox.
+        "containerID" => pub container_id: Option<String>,
+        /// Pod name.
+        "pod" => pub pod: Option<String>,
+        /// Interface name in the container, or the orchestrator's endpoint id.
+        "endpoint" => pub endpoint: Option<String>,
+        /// Kubernetes service account.
+        "serviceAccountName" => pub service_account_name: Option<String>,
+        /// Addresses as /32 and /128 prefixes.
+        "ipNetworks" => pub ip_networks: Vec<String>,
+        /// Floating addresses.
+        "ipNATs" => pub ip_nats: Option<Value>,
+        /// IPv4 gateway of the workload (OpenStack).
+        "ipv4Gateway" => pub ipv4_gateway: Option<String>,
+        /// IPv6 gateway of the workload (OpenStack).
+        "ipv6Gateway" => pub ipv6_gateway: Option<String>,
+        /// Profiles, in order.
+        "profiles" => pub profiles: Vec<String>,
+        /// Host-side interface.
+        "interfaceName" => pub interface_name: Option<String>,
+        /// MAC address of the container's interface.
+        "mac" => pub mac: Option<String>,
+        /// Named ports.
+        "ports" => pub ports: Vec<WorkloadPort>,
+        /// Prefixes the workload may use as source beside its own addresses.
+        "allowSpoofedSourcePrefixes" => pub allow_spoofed_source_prefixes: Vec<String>,
+        /// Bandwidth, packet rate and connection limits.
+        "qosControls" => pub qos_controls: Option<Value>,
+    }
 }
 
 /// A port of a workload: one with a name that rules can use, or one that the host forwards.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Resource, Spec};
 use crate::cidr::{Cidr, Family};
-use crate::json::{Extra, is_false};
 use crate::kind::Kind;
 use crate::metadata::Metadata;
 use crate::problem::Problems;
@@ -18,50 +17,32 @@ pub type IPPool = Resource<IPPoolSpec>;
 /// Addresses that are never assigned automatically.
 pub type IPReservation = Resource<IPReservationSpec>;
 
-/// Specification of an [`IPPool`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IPPoolSpec {
-    /// The pool's prefix.
-    #[serde(default)]
-    pub cidr: String,
-    /// VXLAN encapsulation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vxlan_mode: Option<EncapMode>,
-    /// IP-in-IP encapsulation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipip_mode: Option<EncapMode>,
-    /// Whether traffic from the pool to addresses outside all pools is masqueraded.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub nat_outgoing: bool,
-    /// Whether the pool gives no new addresses.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub disabled: bool,
-    /// Whether the pool's routes are kept from BGP peers.
-    #[serde(rename = "disableBGPExport", default, skip_serializing_if = "is_false")]
-    pub disable_bgp_export: bool,
-    /// Prefix length of the pool's blocks: 20–32 (IPv4), 116–128 (IPv6); default 26 and 122.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<u8>,
-    /// Nodes that may claim blocks of the pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_selector: Option<String>,
-    /// Namespaces whose workloads may use the pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace_selector: Option<String>,
-    /// What addresses may be used for.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub allowed_uses: Vec<AllowedUse>,
-    /// Whether the pool is used without being asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assignment_mode: Option<AssignmentMode>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of an [`IPPool`].
+    pub struct IPPoolSpec {
+        /// The pool's prefix.
+        "cidr" => pub cidr: String,
+        /// VXLAN encapsulation.
+        "vxlanMode" => pub vxlan_mode: Option<EncapMode>,
+        /// IP-in-IP encapsulation.
+        "ipipMode" => pub ipip_mode: Option<EncapMode>,
+        /// Whether traffic from the pool to addresses outside all pools is masqueraded.
+        "natOutgoing" => pub nat_outgoing: bool,
+        /// Whether the pool gives no new addresses.
+        "disabled" => pub disabled: bool,
+        /// Whether the pool's routes are kept from BGP peers.
+        "disableBGPExport" => pub disable_bgp_export: bool,
+        /// Prefix length of the pool's blocks: 20–32 (IPv4), 116–128 (IPv6); default 26 and 122.
+        "blockSize" => pub block_size: Option<u8>,
+        /// Nodes that may claim blocks of the pool.
+        "nodeSelector" => pub node_selector: Option<String>,
+        /// Namespaces whose workloads may use the pool.
+        "namespaceSelector" => pub namespace_selector: Option<String>,
+        /// What addresses may be used for.
+        "allowedUses" => pub allowed_uses: Vec<AllowedUse>,
+        /// Whether the pool is used without being asked for.
+        "assignmentMode" => pub assignment_mode: Option<AssignmentMode>,
+    }
 }
 
 /// When a pool's traffic is encapsulated.
@@ -97,20 +78,12 @@ pub enum AssignmentMode {
     Manual,
 }
 
-/// Specification of an [`IPReservation`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct IPReservationSpec {
-    /// Prefixes or addresses of either family.
-    #[serde(
-        rename = "reservedCIDRs",
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub reserved_cidrs: Vec<String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of an [`IPReservation`].
+    pub struct IPReservationSpec {
+        /// Prefixes or addresses of either family.
+        "reservedCIDRs" => pub reserved_cidrs: Vec<String>,
+    }
 }
 
 /// Prefix length of a pool's blocks where the pool says nothing.

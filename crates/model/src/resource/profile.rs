@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::rule::Rule;
 use super::rule::check::{Place, rules};
 use super::{Resource, Spec};
-use crate::json::Extra;
 use crate::kind::Kind;
 use crate::metadata::Metadata;
 use crate::problem::Problems;
@@ -17,34 +14,16 @@ use crate::syntax::{is_label_key, is_label_value};
 /// Rules and labels that endpoints inherit by naming the profile.
 pub type Profile = Resource<ProfileSpec>;
 
-/// Specification of a [`Profile`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProfileSpec {
-    /// Rules for traffic to the endpoint.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub ingress: Vec<Rule>,
-    /// Rules for traffic from the endpoint.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub egress: Vec<Rule>,
-    /// Labels that every endpoint of the profile inherits.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub labels_to_apply: BTreeMap<String, String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of a [`Profile`].
+    pub struct ProfileSpec {
+        /// Rules for traffic to the endpoint.
+        "ingress" => pub ingress: Vec<Rule>,
+        /// Rules for traffic from the endpoint.
+        "egress" => pub egress: Vec<Rule>,
+        /// Labels that every endpoint of the profile inherits.
+        "labelsToApply" => pub labels_to_apply: BTreeMap<String, String>,
+    }
 }
 
 impl Spec for ProfileSpec {

@@ -10,6 +10,10 @@ pub(super) fn check(controls: &Value, problems: &mut Problems) {
         problems.refuse(controls, "an object");
         return;
     };
+    if let Some(value) = controls.get("dscp").filter(|value| !is_code_point(value)) {
+        let allowed = format!("0 to 63, {}", CODE_POINTS.join(", "));
+        problems.refuse_field("dscp", value, allowed);
+    }
     for direction in ["ingress", "egress"] {
         for (suffix, least, most, zero) in LIMITS {
             let name = format!("{direction}{suffix}");
@@ -24,6 +28,24 @@ pub(super) fn check(controls: &Value, problems: &mut Problems) {
         }
     }
 }
+
+/// Whether a value is a code point (RFC 2474): 0 to 63, or one of the names that RFC 2597, RFC 3246,
+/// RFC 5865 and RFC 8622 give.
+fn is_code_point(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|number| number <= 63),
+        Value::String(text) => {
+            CODE_POINTS.contains(&text.as_str())
+                || text.parse::<u8>().is_ok_and(|number| number <= 63)
+        }
+        _ => false,
+    }
+}
+
+const CODE_POINTS: [&str; 24] = [
+    "DF", "EF", "VA", "LE", "AF11", "AF12", "AF13", "AF21", "AF22", "AF23", "AF31", "AF32", "AF33",
+    "AF41", "AF42", "AF43", "CS0", "CS1", "CS2", "CS3", "CS4", "CS5", "CS6", "CS7",
+];
 
 /// Name, least, most, and whether 0 is admitted, too. Bandwidths in bit/s, bursts in bits except
 /// `Minburst`, which is in bytes; packets per second.
