@@ -358,6 +358,7 @@ mod tests {
             ("CALICO_IPV4POOL_IPIP", "Sometimes", "CrossSubnet"),
             ("FELIX_ROUTEREFRESHINTERVAL", "soon", "seconds"),
             ("FELIX_INTERFACEPREFIX", "ninechars", "prefix"),
+            ("FELIX_INTERFACEPREFIX", ",", "at least one prefix"),
             ("FELIX_LOGSEVERITYSCREEN", "loud", "Info"),
             ("FELIX_DEVICEROUTEPROTOCOL", "300", "255"),
             ("FELIX_MTUIFACEPATTERN", "(", "regular expression"),

@@ -292,6 +292,9 @@ pub(crate) fn protocol(text: &str) -> Result<u8, String> {
 /// Reads a comma-separated list of interface prefixes.
 pub(crate) fn interface_prefixes(text: &str) -> Result<Vec<String>, String> {
     let prefixes = split(text);
+    if prefixes.is_empty() {
+        return Err("give at least one prefix, such as cali".to_owned());
+    }
     for prefix in &prefixes {
         host_interface(prefix, &Workload::Container { id: "0" }, "eth0")
             .map_err(|error| error.to_string())?;

@@ -145,6 +145,16 @@ impl Lab {
         self.commit(Put::put(key, value.to_string().into_bytes()));
     }
 
+    /// Starts a program in a namespace, to be killed when dropped.
+    pub(crate) fn spawn(&self, name: &str, program: &str, arguments: &[&str]) -> Background {
+        let mut command = nsenter(&self.full(name), program);
+        let quiet = command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Background(quiet.spawn().unwrap())
+    }
+
     pub(crate) fn delete(&self, key: Key) {
         self.commit(Put::delete_any(key));
     }
@@ -211,6 +221,16 @@ impl Drop for Lab {
         for namespace in &self.namespaces {
             let _ = program("ip").args(["netns", "del", namespace]).status();
         }
+    }
+}
+
+/// A program in the background, killed when dropped.
+pub(crate) struct Background(Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

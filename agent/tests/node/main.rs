@@ -4,4 +4,5 @@
 mod fixture;
 mod life;
 mod name;
+mod outage;
 mod routes;

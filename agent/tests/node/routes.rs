@@ -212,3 +212,30 @@ fn a_datastore_that_comes_back_empty_empties_nothing_without_a_word() {
             .contains("margay_withheld_deletions 0\n")
     );
 }
+
+#[test]
+fn ipv6_blocks_are_routed_where_nodes_have_ipv6_addresses() {
+    let lab = Lab::new();
+    lab.block("n2", "fd65::40/122");
+    lab.block("n1", "fd65::/122");
+    let start = |node| {
+        let mut command = lab.command(node);
+        command.env("IP6", "autodetect");
+        lab.start(command, node)
+    };
+    assert_eq!(lab.sysctl("n1", "net/ipv6/conf/all/forwarding"), "0");
+    let (one, _two) = (start("n1"), start("n2"));
+    for line in [
+        "fd65::40/122 via fd31::2 dev eth0 proto 80",
+        "blackhole fd65::/122 dev lo proto 80",
+    ] {
+        one.until(line, || lab.has_route("n1", line));
+    }
+    one.until("forwarding", || {
+        lab.sysctl("n1", "net/ipv6/conf/all/forwarding") == "1"
+    });
+    let before = lab.dump("n1");
+    sleep(AT_ONCE);
+    assert_eq!(lab.dump("n1"), before);
+    assert_eq!(one.status()["last_error"], serde_json::Value::Null);
+}
