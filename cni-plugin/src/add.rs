@@ -117,6 +117,7 @@ async fn assign(
             }
         }
         Ipam::Delegate(plugin) => {
+            let delegate = Delegate::find(plugin, call)?;
             let snapshot = store
                 .read_many(&recording.reads())
                 .await
@@ -125,7 +126,6 @@ async fn assign(
                 .inspect(&snapshot.answers)
                 .map_err(|Failure(error)| error)?;
             if recording.found.is_none() {
-                let delegate = Delegate::find(plugin, call)?;
                 let answered =
                     margay_cni::delegate::require_addresses(plugin, delegate.add(call)?)?;
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();

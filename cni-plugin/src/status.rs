@@ -1,7 +1,9 @@
 //! STATUS: whether an ADD would succeed now.
 
-use margay_call::{Hints, datastore_ready, from_ipam, from_store, now, open, request};
-use margay_cni::error::{Error, code};
+use margay_call::{
+    Hints, datastore_ready, from_ipam, from_store, not_available, now, open, request,
+};
+use margay_cni::error::Error;
 use margay_cni::{Command, Request};
 use margay_ipam_core::Allocator;
 use margay_model::{Key, Kind};
@@ -35,9 +37,4 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             .call(call, Command::Status)
             .map(|_| ()),
     }
-}
-
-fn not_available(error: Error) -> Error {
-    let details = format!("code {}: {}", error.code, error.details);
-    Error::new(code::NOT_AVAILABLE, error.msg).with_details(details)
 }

@@ -205,7 +205,7 @@ fn an_exhausted_pool_says_for_each_pool_why() {
     let _agent = margay_integration::Agent::start(node, &store, &[("NO_DEFAULT_POOLS", "true")]);
     let pools = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: tiny}\n\
                  spec: {cidr: 10.50.0.0/29, blockSize: 29}\n---\n\
-                 apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: off}\n\
+                 apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: shut}\n\
                  spec: {cidr: 10.60.0.0/24, disabled: true}\n";
     let _ = store.ctl(None, &["create", "-f", "-"], pools).ok();
     let plugin = Plugin::new(node, &store);
@@ -216,7 +216,7 @@ fn an_exhausted_pool_says_for_each_pool_why() {
     let refused = plugin.call("ADD", "c8", &pods[8].path());
     let error = refused.json();
     assert_eq!(error["code"], 100, "{error}");
-    for word in ["tiny", "full", "off", "disabled"] {
+    for word in ["tiny", "full", "shut", "disabled"] {
         assert!(error["msg"].as_str().unwrap().contains(word), "{error}");
     }
     plugin.del("c3", &pods[3]);

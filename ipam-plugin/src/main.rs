@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use ipnetwork::IpNetwork;
 use margay_call::{
     Hints, Settings, block_on, check_addresses, datastore_ready, environment, from_ipam,
-    from_store, give_back_leaks, now, open, request,
+    from_store, give_back_leaks, not_available, now, open, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
@@ -221,10 +221,6 @@ async fn gc(call: &Request) -> Result<(), Error> {
 
 async fn status(call: &Request) -> Result<(), Error> {
     let settings = Settings::read(&call.conf, &environment)?;
-    let not_available = |error: Error| {
-        let details = format!("code {}: {}", error.code, error.details);
-        Error::new(code::NOT_AVAILABLE, error.msg).with_details(details)
-    };
     let node = settings.node.name().map_err(not_available)?;
     let store = open(&settings)?;
     progress(format!("waiting for {}", store.describe()));

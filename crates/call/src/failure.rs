@@ -22,6 +22,16 @@ pub fn from_store(error: &StoreError) -> Error {
     Error::new(code, format!("{error}{}", remedy(error)))
 }
 
+/// The error of STATUS for a reason why no ADD would succeed.
+pub fn not_available(error: Error) -> Error {
+    let mut details = format!("code {}", error.code);
+    if !error.details.is_empty() {
+        details.push_str(": ");
+        details.push_str(&error.details);
+    }
+    Error::new(code::NOT_AVAILABLE, error.msg).with_details(details)
+}
+
 /// Which key leads there, and what to look at.
 fn remedy(error: &StoreError) -> &'static str {
     let etcd = |target: &str| target.starts_with("http");
@@ -41,8 +51,8 @@ fn remedy(error: &StoreError) -> &'static str {
     }
 }
 
-/// The error for a refusal or failure of the allocator. Each pool's reason goes into the details too, where
-/// no limit of length cuts it.
+/// The error for a refusal or failure of the allocator. Reasons too long for a message go into the details
+/// too, where no limit of length cuts them.
 pub fn from_ipam(error: &IpamError) -> Error {
     let code = match error {
         IpamError::NoAddress { refusals, .. } => {
@@ -61,5 +71,11 @@ pub fn from_ipam(error: &IpamError) -> Error {
         IpamError::Store(error) => return from_store(error),
     };
     let text = error.to_string();
+    if text.len() <= MOST_OF_MESSAGE {
+        return Error::new(code, text);
+    }
     Error::new(code, text.clone()).with_details(text)
 }
+
+/// Bytes of a message that are surely shown.
+const MOST_OF_MESSAGE: usize = 200;

@@ -50,7 +50,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// Keys of `ipam` where its type is our own.
-pub(crate) const IPAM_KEYS: &[Key] = &[
+pub const IPAM_KEYS: &[Key] = &[
     Key::new("type", STRING),
     Key::new("assign_ipv4", &[Kind::String, Kind::Bool]),
     Key::new("assign_ipv6", &[Kind::String, Kind::Bool]),
@@ -59,10 +59,10 @@ pub(crate) const IPAM_KEYS: &[Key] = &[
 ];
 
 /// Keys of `container_settings`.
-const CONTAINER_KEYS: &[Key] = &[Key::new("allow_ip_forwarding", BOOL)];
+pub const CONTAINER_KEYS: &[Key] = &[Key::new("allow_ip_forwarding", BOOL)];
 
 /// Keys of `policy`.
-const POLICY_KEYS: &[Key] = &[
+pub const POLICY_KEYS: &[Key] = &[
     Key::new("type", STRING),
     Key::new("k8s_api_root", STRING),
     Key::secret("k8s_auth_token", STRING),

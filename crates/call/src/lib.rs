@@ -14,10 +14,10 @@ mod random;
 mod store;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
-pub use failure::{from_config, from_ipam, from_store};
+pub use failure::{from_config, from_ipam, from_store, not_available};
 pub use held::{check_addresses, give_back_leaks, is_old};
 pub use hints::Hints;
-pub use keys::{KEYS, check};
+pub use keys::{CONTAINER_KEYS, IPAM_KEYS, KEYS, POLICY_KEYS, check};
 pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};

@@ -123,14 +123,11 @@ impl Pool {
             .flatten()
     }
 
+    /// A selector of everything also admits a workload without a namespace.
     fn selects_namespace(&self, labels: Option<&BTreeMap<String, String>>) -> Result<bool, String> {
-        if self.namespace_selector.is_empty() {
-            return Ok(true);
-        }
-        match labels {
-            None => Ok(false),
-            Some(labels) => matches(&self.namespace_selector, labels),
-        }
+        let selector =
+            Selector::parse(&self.namespace_selector).map_err(|error| error.to_string())?;
+        Ok(selector.is_all() || labels.is_some_and(|labels| selector.matches(labels)))
     }
 
     /// An empty list stands for the default, workloads and tunnels.
@@ -206,6 +203,10 @@ mod tests {
             refusal(&pool(|p| p.namespace_selector = Some("has(x)".into()))),
             Some(Refusal::NamespaceSelector(_))
         ));
+        assert_eq!(
+            refusal(&pool(|p| p.namespace_selector = Some("all()".into()))),
+            None
+        );
         assert!(matches!(
             refusal(&pool(|p| p.node_selector = Some("rack ==".into()))),
             Some(Refusal::Unreadable(_))

@@ -132,7 +132,8 @@ impl Metadata {
 /// Most bytes of all annotations together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-const SUBDOMAIN: &str = "at most 253 of a-z, 0-9, - and ., each part between dots beginning and ending alphanumerically";
+const SUBDOMAIN: &str = "at most 253 of a-z, 0-9, - and ., each part between dots beginning and \
+                         ending alphanumerically";
 const LABEL: &str = "1 to 63 of a-z, 0-9 and -, beginning and ending alphanumerically";
 const LABEL_KEY: &str = "a name of at most 63 of A-Z, a-z, 0-9, _, . and -, beginning and ending \
                          alphanumerically, or such a name after a DNS name and /";

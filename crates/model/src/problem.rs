@@ -5,7 +5,7 @@ use std::fmt;
 use margay_selector::{GlobalUse, Selector};
 
 use crate::cidr::{Cidr, Family};
-use crate::scalar::Word;
+use crate::scalar::{GoDuration, Word};
 
 /// One thing that is wrong with an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,19 @@ impl Problems {
         }
     }
 
+    /// Requires words of their set, each at most once.
+    pub fn distinct<W: Word + PartialEq>(&mut self, name: &str, words: &[W]) {
+        let mut seen: Vec<&W> = Vec::new();
+        self.items(name, words, |problems, word| {
+            if !W::ALLOWED.contains(&word.text()) {
+                problems.refuse(word.text(), W::ALLOWED.join(", "));
+            } else if seen.contains(&word) {
+                problems.refuse(word.text(), "each once");
+            }
+            seen.push(word);
+        });
+    }
+
     /// Requires a number within a range, or none.
     pub fn range<N: PartialOrd + fmt::Display>(
         &mut self,
@@ -142,6 +155,13 @@ impl Problems {
     ) {
         if let Some(value) = value.filter(|value| !range.contains(value)) {
             self.refuse_field(name, value, format!("{} to {}", range.start(), range.end()));
+        }
+    }
+
+    /// Requires a duration that is not negative, or none.
+    pub fn positive(&mut self, name: &str, duration: Option<GoDuration>) {
+        if let Some(duration) = duration.filter(|duration| duration.as_nanos() < 0) {
+            self.refuse_field(name, duration, "a duration of 0s or more");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use margay_endpoint::{DEFAULT_PREFIX, EndpointPlan, Expected, Interface, Mark, Observed, Side};
-use margay_route::{GATEWAY_MAC, Mac, TABLE_MAIN};
+use margay_route::{GATEWAY_MAC, Mac, Route, TABLE_MAIN};
 use nix::errno::Errno;
 
 use crate::error::{Error, RequestError, Result};
@@ -120,11 +120,7 @@ pub async fn observe(
     })
 }
 
-type ObservedEnd = (
-    Option<Interface>,
-    Vec<margay_route::Route>,
-    Vec<margay_route::Neighbour>,
-);
+type ObservedEnd = (Option<Interface>, Vec<Route>, Vec<margay_route::Neighbour>);
 
 async fn observe_end(netlink: &Netlink, name: &str) -> Result<ObservedEnd> {
     let Some(link) = netlink.link(name).await? else {
@@ -237,21 +233,7 @@ async fn configure(
     outside.prepare(&plan.host).await?;
     within.prepare(&plan.container).await?;
     within.fill(&plan.container).await?;
-    match outside.fill(&plan.host).await {
-        Err(Error::AddRoute {
-            dst,
-            ifname,
-            source,
-        }) if source.errno() == Some(Errno::EEXIST) => {
-            let holder = holder(host, dst).await?;
-            Err(Error::RouteConflict {
-                dst,
-                ifname,
-                holder,
-            })
-        }
-        other => other,
-    }
+    outside.fill(&plan.host).await
 }
 
 /// Who has the route to a destination, for people.
@@ -308,9 +290,32 @@ impl End<'_> {
             self.netlink.set_neighbour(neighbour, &interfaces).await?;
         }
         for route in &side.routes {
-            self.netlink.put_route(route, &interfaces, Put::Add).await?;
+            self.add_route(route, &interfaces).await?;
         }
         Ok(())
+    }
+
+    /// Adds a route. One over the same interface is as good: the agent may have seen the endpoint's record
+    /// first.
+    async fn add_route(&self, route: &Route, interfaces: &Interfaces) -> Result<()> {
+        match self.netlink.put_route(route, interfaces, Put::Add).await {
+            Err(Error::AddRoute {
+                dst,
+                ifname,
+                source,
+            }) if source.errno() == Some(Errno::EEXIST) => {
+                let holder = holder(self.netlink, dst).await?;
+                if holder == ifname {
+                    return Ok(());
+                }
+                Err(Error::RouteConflict {
+                    dst,
+                    ifname,
+                    holder,
+                })
+            }
+            other => other,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Properties that hold for every selector and every text.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use margay_selector::{Expr, Selector};

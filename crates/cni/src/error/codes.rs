@@ -160,7 +160,7 @@ pub const CODES: &[CodeEntry] = &[
     CodeEntry {
         code: code::AGENT_UNREACHABLE,
         name: "agent unreachable",
-        meaning: "margay-agent does not answer on its socket",
+        meaning: "margay-agent has not registered this node, or not left what it writes for the plugins",
         remedy: "start margay-agent on this node, or read its log",
     },
     CodeEntry {

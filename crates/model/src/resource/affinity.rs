@@ -6,8 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Resource, Spec};
+use crate::cidr::Cidr;
 use crate::json::{Extra, is_false};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::problem::Problems;
 
 /// A block of addresses and the node it belongs to.
 pub type BlockAffinity = Resource<BlockAffinitySpec>;
@@ -35,4 +38,12 @@ pub struct BlockAffinitySpec {
 
 impl Spec for BlockAffinitySpec {
     const KIND: Kind = Kind::BlockAffinity;
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let state = spec.state.as_str();
+        let allowed = ["confirmed", "pending", "pendingDeletion"];
+        problems.require(allowed.contains(&state), "state", state, allowed.join(", "));
+        let fits = spec.cidr.parse::<Cidr>().is_ok();
+        problems.require(fits, "cidr", &spec.cidr, "the prefix of a block");
+    }
 }

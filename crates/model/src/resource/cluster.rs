@@ -1,13 +1,14 @@
 //! Cluster-wide objects and nodes.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Resource, Spec};
-use crate::json::Extra;
+use super::{Resource, Spec, only_default};
+use crate::cidr::{Cidr, Family};
 use crate::kind::Kind;
 use crate::metadata::Metadata;
+use crate::problem::Problems;
 use crate::scalar::AsNumber;
+use crate::syntax::{is_dns_label, is_mac};
 
 /// What the cluster is; only one, named `default`.
 pub type ClusterInformation = Resource<ClusterInformationSpec>;
@@ -18,184 +19,132 @@ pub type Tier = Resource<TierSpec>;
 /// A node of the cluster.
 pub type Node = Resource<NodeSpec>;
 
-/// Specification of [`ClusterInformation`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterInformationSpec {
-    /// 32 hexadecimal digits.
-    #[serde(
-        rename = "clusterGUID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub cluster_guid: Option<String>,
-    /// Comma-separated set such as `k8s,bgp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_type: Option<String>,
-    /// Version of the software that initialised the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calico_version: Option<String>,
-    /// False while the store is locked for migration: no addresses are assigned then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub datastore_ready: Option<bool>,
-    /// Variant of the software.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of [`ClusterInformation`].
+    pub struct ClusterInformationSpec {
+        /// 32 hexadecimal digits.
+        "clusterGUID" => pub cluster_guid: Option<String>,
+        /// Comma-separated set such as `k8s,bgp`.
+        "clusterType" => pub cluster_type: Option<String>,
+        /// Version of the software that initialised the cluster.
+        "calicoVersion" => pub calico_version: Option<String>,
+        /// False while the store is locked for migration: no addresses are assigned then.
+        "datastoreReady" => pub datastore_ready: Option<bool>,
+        /// Variant of the software.
+        "variant" => pub variant: Option<String>,
+    }
 }
 
-/// Specification of a [`Tier`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TierSpec {
-    /// Rank; absent is last.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "crate::scalar::order"
-    )]
-    pub order: Option<f64>,
-    /// `Deny` or `Pass`: what happens where policies of the tier apply and none decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default_action: Option<String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of a [`Tier`].
+    pub struct TierSpec {
+        /// Rank; absent is last.
+        #[serde(serialize_with = "crate::scalar::order")]
+        "order" => pub order: Option<f64>,
+        /// `Deny` or `Pass`: what happens where policies of the tier apply and none decides.
+        "defaultAction" => pub default_action: Option<String>,
+    }
 }
 
-/// Specification of a [`Node`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeSpec {
-    /// Addresses and AS number; absent where the node has no routing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bgp: Option<NodeBgp>,
-    /// Address of the IPv4 VXLAN device.
-    #[serde(
-        rename = "ipv4VXLANTunnelAddr",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv4_vxlan_tunnel_addr: Option<String>,
-    /// MAC address of the IPv4 VXLAN device.
-    #[serde(
-        rename = "vxlanTunnelMACAddr",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub vxlan_tunnel_mac_addr: Option<String>,
-    /// Address of the IPv6 VXLAN device.
-    #[serde(
-        rename = "ipv6VXLANTunnelAddr",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv6_vxlan_tunnel_addr: Option<String>,
-    /// MAC address of the IPv6 VXLAN device.
-    #[serde(
-        rename = "vxlanTunnelMACAddrV6",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub vxlan_tunnel_mac_addr_v6: Option<String>,
-    /// The node's names in orchestrators.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub orch_refs: Vec<OrchRef>,
-    /// WireGuard addresses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wireguard: Option<Value>,
-    /// The node's addresses.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "crate::json::null_is_default"
-    )]
-    pub addresses: Vec<NodeAddress>,
-    /// The node's interfaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interfaces: Option<Value>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// Specification of a [`Node`].
+    pub struct NodeSpec {
+        /// Addresses and AS number; absent where the node has no routing.
+        "bgp" => pub bgp: Option<NodeBgp>,
+        /// Address of the IPv4 VXLAN device.
+        "ipv4VXLANTunnelAddr" => pub ipv4_vxlan_tunnel_addr: Option<String>,
+        /// MAC address of the IPv4 VXLAN device.
+        "vxlanTunnelMACAddr" => pub vxlan_tunnel_mac_addr: Option<String>,
+        /// Address of the IPv6 VXLAN device.
+        "ipv6VXLANTunnelAddr" => pub ipv6_vxlan_tunnel_addr: Option<String>,
+        /// MAC address of the IPv6 VXLAN device.
+        "vxlanTunnelMACAddrV6" => pub vxlan_tunnel_mac_addr_v6: Option<String>,
+        /// The node's names in orchestrators.
+        "orchRefs" => pub orch_refs: Vec<OrchRef>,
+        /// WireGuard addresses.
+        "wireguard" => pub wireguard: Option<Value>,
+        /// The node's addresses.
+        "addresses" => pub addresses: Vec<NodeAddress>,
+        /// The node's interfaces.
+        "interfaces" => pub interfaces: Option<Value>,
+    }
 }
 
-/// BGP part of a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeBgp {
-    /// AS number, overriding the cluster's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub as_number: Option<Value>,
-    /// Address and prefix length, such as `192.0.2.11/24`.
-    #[serde(
-        rename = "ipv4Address",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv4_address: Option<String>,
-    /// Address and prefix length, such as `2001:db8::11/64`.
-    #[serde(
-        rename = "ipv6Address",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv6_address: Option<String>,
-    /// Address of the IP-in-IP device.
-    #[serde(
-        rename = "ipv4IPIPTunnelAddr",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub ipv4_ipip_tunnel_addr: Option<String>,
-    /// Cluster id of a route reflector, a dotted quad.
-    #[serde(
-        rename = "routeReflectorClusterID",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub route_reflector_cluster_id: Option<String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// BGP part of a node.
+    pub struct NodeBgp {
+        /// AS number, overriding the cluster's.
+        "asNumber" => pub as_number: Option<Value>,
+        /// Address and prefix length, such as `192.0.2.11/24`.
+        "ipv4Address" => pub ipv4_address: Option<String>,
+        /// Address and prefix length, such as `2001:db8::11/64`.
+        "ipv6Address" => pub ipv6_address: Option<String>,
+        /// Address of the IP-in-IP device.
+        "ipv4IPIPTunnelAddr" => pub ipv4_ipip_tunnel_addr: Option<String>,
+        /// Cluster id of a route reflector, a dotted quad.
+        "routeReflectorClusterID" => pub route_reflector_cluster_id: Option<String>,
+    }
 }
 
-/// A node's name in an orchestrator.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OrchRef {
-    /// The name there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_name: Option<String>,
-    /// The orchestrator, such as `k8s`.
-    #[serde(default)]
-    pub orchestrator: String,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// A node's name in an orchestrator.
+    pub struct OrchRef {
+        /// The name there.
+        "nodeName" => pub node_name: Option<String>,
+        /// The orchestrator, such as `k8s`.
+        "orchestrator" => pub orchestrator: String,
+    }
 }
 
-/// An address of a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NodeAddress {
-    /// Address, or address and prefix length.
-    #[serde(default)]
-    pub address: String,
-    /// `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
-    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Fields of other writers.
-    #[serde(flatten)]
-    pub extra: Extra,
+object! {
+    /// An address of a node.
+    pub struct NodeAddress {
+        /// Address, or address and prefix length.
+        "address" => pub address: String,
+        /// `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
+        "type" => pub kind: Option<String>,
+    }
+}
+
+impl NodeBgp {
+    fn check(&self, problems: &mut Problems) {
+        if *self == Self::default() {
+            problems.refuse("{}", "at least one field");
+        }
+        if let Some(value) = &self.as_number {
+            let fits = serde_json::from_value::<AsNumber>(value.clone()).is_ok();
+            problems.require(fits, "asNumber", value, "0 to 4294967295");
+        }
+        for (name, text, family) in [
+            ("ipv4Address", &self.ipv4_address, Family::V4),
+            ("ipv6Address", &self.ipv6_address, Family::V6),
+        ] {
+            let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let cidr = text.parse::<Cidr>();
+            let allowed = format!("an {family} address, with or without a prefix length");
+            problems.require(
+                cidr.is_ok_and(|c| c.family() == family),
+                name,
+                text,
+                allowed,
+            );
+        }
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let tunnel = text(&self.ipv4_ipip_tunnel_addr);
+        problems.address("ipv4IPIPTunnelAddr", &tunnel, Some(Family::V4));
+        let cluster = text(&self.route_reflector_cluster_id);
+        problems.address("routeReflectorClusterID", &cluster, Some(Family::V4));
+    }
 }
 
 impl Spec for ClusterInformationSpec {
     const KIND: Kind = Kind::ClusterInformation;
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        only_default(metadata, problems);
+    }
 }
 
 impl Spec for TierSpec {
@@ -205,6 +154,26 @@ impl Spec for TierSpec {
         spec.order.get_or_insert(DEFAULT_TIER_ORDER);
         if spec.default_action.as_deref().is_none_or(str::is_empty) {
             spec.default_action = Some("Deny".to_owned());
+        }
+    }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        let allowed = "1 to 63 of a-z, 0-9 and -, beginning and ending alphanumerically";
+        let name = &metadata.name;
+        problems.require(is_dns_label(name), "name", name, allowed);
+    }
+
+    fn validate(metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let action = spec.default_action.as_deref().unwrap_or("Deny");
+        let (allowed, order) = match metadata.name.as_str() {
+            "default" => (&["Deny"][..], Some(DEFAULT_TIER_ORDER)),
+            "kube-admin" | "kube-baseline" => (&["Pass"][..], None),
+            _ => (&["Deny", "Pass"][..], None),
+        };
+        let fits = allowed.contains(&action);
+        problems.require(fits, "defaultAction", action, allowed.join(", "));
+        if let (Some(wanted), Some(found)) = (order, spec.order) {
+            problems.require(wanted == found, "order", found, wanted.to_string());
         }
     }
 }
@@ -219,7 +188,68 @@ impl Spec for NodeSpec {
             *value = number.0.into();
         }
     }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        if let Some(bgp) = &spec.bgp {
+            problems.field("bgp", |problems| bgp.check(problems));
+        }
+        for (name, address, family) in [
+            (
+                "ipv4VXLANTunnelAddr",
+                &spec.ipv4_vxlan_tunnel_addr,
+                Family::V4,
+            ),
+            (
+                "ipv6VXLANTunnelAddr",
+                &spec.ipv6_vxlan_tunnel_addr,
+                Family::V6,
+            ),
+        ] {
+            problems.address(name, address.as_deref().unwrap_or_default(), Some(family));
+        }
+        for (name, mac) in [
+            ("vxlanTunnelMACAddr", &spec.vxlan_tunnel_mac_addr),
+            ("vxlanTunnelMACAddrV6", &spec.vxlan_tunnel_mac_addr_v6),
+        ] {
+            let mac = mac.as_deref().unwrap_or_default();
+            let allowed = "a MAC address such as 02:00:00:00:00:01";
+            problems.require(mac.is_empty() || is_mac(mac), name, mac, allowed);
+        }
+        if let Some(wireguard) = &spec.wireguard {
+            problems.field("wireguard", |problems| {
+                for (name, family) in [
+                    ("interfaceIPv4Address", Family::V4),
+                    ("interfaceIPv6Address", Family::V6),
+                ] {
+                    problems.address(
+                        name,
+                        wireguard[name].as_str().unwrap_or_default(),
+                        Some(family),
+                    );
+                }
+            });
+        }
+        problems.items("orchRefs", &spec.orch_refs, |problems, reference| {
+            let name = &reference.orchestrator;
+            problems.require(
+                !name.is_empty(),
+                "orchestrator",
+                name,
+                "the name of an orchestrator",
+            );
+        });
+        problems.items("addresses", &spec.addresses, |problems, address| {
+            problems.field("address", |problems| {
+                problems.cidr_here(&address.address);
+            });
+            let kind = address.kind.as_deref().unwrap_or_default();
+            let fits = kind.is_empty() || ADDRESS_TYPES.contains(&kind);
+            problems.require(fits, "type", kind, ADDRESS_TYPES.join(", "));
+        });
+    }
 }
 
 /// Rank of a tier that says none.
 const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
+const ADDRESS_TYPES: [&str; 3] = ["CalicoNodeIP", "InternalIP", "ExternalIP"];

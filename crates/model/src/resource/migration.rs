@@ -1,7 +1,11 @@
 //! Live migrations of virtual machines.
 
+use margay_selector::GlobalUse;
+
 use super::{Resource, Spec};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::problem::Problems;
 
 /// A live migration under way.
 pub type LiveMigration = Resource<LiveMigrationSpec>;
@@ -66,4 +70,20 @@ object! {
 
 impl Spec for LiveMigrationSpec {
     const KIND: Kind = Kind::LiveMigration;
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        let source = spec.source.clone().unwrap_or_default();
+        if source.workload.is_some() == source.workload_endpoint.is_some() {
+            problems.refuse_field("source", "", "one of workload and workloadEndpoint");
+        }
+        let target = spec.target.clone().unwrap_or_default();
+        if target.selector.is_some() == target.workload_endpoint.is_some() {
+            problems.refuse_field("target", "", "one of selector and workloadEndpoint");
+        }
+        if let Some(selector) = &target.selector {
+            problems.field("target", |problems| {
+                problems.selector("selector", selector, GlobalUse::Forbidden);
+            });
+        }
+    }
 }

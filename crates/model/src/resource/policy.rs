@@ -1,12 +1,17 @@
 //! Network policies, in force and staged.
 
+mod check;
 mod defaults;
 mod kubernetes;
 
+use margay_selector::GlobalUse;
+
 use super::rule::Rule;
+use super::rule::check::{Place, rules};
 use super::{Resource, Spec};
 use crate::kind::Kind;
 use crate::metadata::Metadata;
+use crate::problem::Problems;
 
 pub use kubernetes::{StagedKubernetesNetworkPolicy, StagedKubernetesNetworkPolicySpec};
 
@@ -173,6 +178,36 @@ impl Spec for GlobalNetworkPolicySpec {
         defaults::tier(metadata, &mut spec.tier);
         defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
     }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        check::name(Self::KIND, metadata, problems);
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        check::common(
+            &spec.tier,
+            &spec.selector,
+            &spec.types,
+            &spec.performance_hints,
+            problems,
+        );
+        let accounts = &spec.service_account_selector;
+        problems.selector("serviceAccountSelector", accounts, GlobalUse::Forbidden);
+        rules(&spec.ingress, &spec.egress, Place::Global, problems);
+        problems.selector(
+            "namespaceSelector",
+            &spec.namespace_selector,
+            GlobalUse::Forbidden,
+        );
+        check::switches(
+            spec.do_not_track,
+            spec.pre_dnat,
+            spec.apply_on_forward,
+            !spec.egress.is_empty(),
+            &spec.types,
+            problems,
+        );
+    }
 }
 
 impl Spec for NetworkPolicySpec {
@@ -181,6 +216,23 @@ impl Spec for NetworkPolicySpec {
     fn set_defaults(metadata: &mut Metadata, spec: &mut Self) {
         defaults::tier(metadata, &mut spec.tier);
         defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
+    }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        check::name(Self::KIND, metadata, problems);
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        check::common(
+            &spec.tier,
+            &spec.selector,
+            &spec.types,
+            &spec.performance_hints,
+            problems,
+        );
+        let accounts = &spec.service_account_selector;
+        problems.selector("serviceAccountSelector", accounts, GlobalUse::Forbidden);
+        rules(&spec.ingress, &spec.egress, Place::Namespaced, problems);
     }
 }
 
@@ -194,6 +246,42 @@ impl Spec for StagedGlobalNetworkPolicySpec {
             defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
         }
     }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        check::name(Self::KIND, metadata, problems);
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        check::common(
+            &spec.tier,
+            &spec.selector,
+            &spec.types,
+            &spec.performance_hints,
+            problems,
+        );
+        let accounts = &spec.service_account_selector;
+        problems.selector("serviceAccountSelector", accounts, GlobalUse::Forbidden);
+        rules(&spec.ingress, &spec.egress, Place::Global, problems);
+        problems.selector(
+            "namespaceSelector",
+            &spec.namespace_selector,
+            GlobalUse::Forbidden,
+        );
+        check::switches(
+            spec.do_not_track,
+            spec.pre_dnat,
+            spec.apply_on_forward,
+            !spec.egress.is_empty(),
+            &spec.types,
+            problems,
+        );
+        let bare = Self {
+            staged_action: spec.staged_action.clone(),
+            tier: spec.tier.clone(),
+            ..Self::default()
+        };
+        check::staged(&spec.staged_action, *spec != bare, problems);
+    }
 }
 
 impl Spec for StagedNetworkPolicySpec {
@@ -205,5 +293,28 @@ impl Spec for StagedNetworkPolicySpec {
         if spec.staged_action != StagedAction::Delete {
             defaults::types(&mut spec.types, &spec.ingress, &spec.egress);
         }
+    }
+
+    fn validate_name(metadata: &Metadata, _spec: &Self, problems: &mut Problems) {
+        check::name(Self::KIND, metadata, problems);
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        check::common(
+            &spec.tier,
+            &spec.selector,
+            &spec.types,
+            &spec.performance_hints,
+            problems,
+        );
+        let accounts = &spec.service_account_selector;
+        problems.selector("serviceAccountSelector", accounts, GlobalUse::Forbidden);
+        rules(&spec.ingress, &spec.egress, Place::Namespaced, problems);
+        let bare = Self {
+            staged_action: spec.staged_action.clone(),
+            tier: spec.tier.clone(),
+            ..Self::default()
+        };
+        check::staged(&spec.staged_action, *spec != bare, problems);
     }
 }

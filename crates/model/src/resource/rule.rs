@@ -1,5 +1,7 @@
 //! Rules of policies and profiles.
 
+pub(crate) mod check;
+
 use std::collections::BTreeMap;
 
 use crate::json::Absent;

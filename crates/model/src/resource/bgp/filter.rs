@@ -1,8 +1,13 @@
 //! Filters on routes that BGP sessions exchange.
 
+use super::configuration::COMMUNITY;
+use crate::cidr::{Cidr, Family};
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::problem::Problems;
 use crate::resource::{Resource, Spec};
 use crate::scalar::AsNumber;
+use crate::syntax::{is_community, is_interface_pattern};
 
 /// Rules on routes; the first that matches decides.
 pub type BGPFilter = Resource<BGPFilterSpec>;
@@ -145,6 +150,124 @@ object! {
     }
 }
 
+impl FilterRule {
+    fn check(&self, family: Family, problems: &mut Problems) {
+        problems.word("action", &self.action);
+        problems.optional_word("source", self.source.as_ref());
+        problems.optional_word("matchOperator", self.match_operator.as_ref());
+        problems.optional_word("peerType", self.peer_type.as_ref());
+        self.prefix_fits(family, problems);
+        let interface = &self.interface;
+        let fits = interface.is_empty() || is_interface_pattern(interface);
+        let allowed = "at most 15 of A-Z, a-z, 0-9, _, ., - and *";
+        problems.require(fits, "interface", interface, allowed);
+        if let Some(communities) = &self.communities {
+            problems.field("communities", |problems| {
+                let count = communities.values.len();
+                problems.require(count == 1, "values", format!("{count} items"), "one item");
+                problems.items("values", &communities.values, |problems, value| {
+                    if !is_community(value) {
+                        problems.refuse(value, COMMUNITY);
+                    }
+                });
+            });
+        }
+        problems.range("priority", self.priority, PRIORITY);
+        let operations = &self.operations;
+        problems.at_most("operations", operations.len(), MOST_OPERATIONS);
+        if !operations.is_empty() && self.action != FilterAction::Accept {
+            problems.refuse_field("operations", "given", "none where the action is not Accept");
+        }
+        problems.items("operations", operations, |problems, operation| {
+            operation.check(problems);
+        });
+    }
+
+    fn prefix_fits(&self, family: Family, problems: &mut Problems) {
+        let given = !self.cidr.is_empty();
+        if given {
+            let cidr = self.cidr.parse::<Cidr>();
+            let allowed = format!("an {family} prefix");
+            let fits = cidr.is_ok_and(|cidr| cidr.family() == family);
+            problems.require(fits, "cidr", &self.cidr, allowed);
+        }
+        if given != self.match_operator.is_some() {
+            let found = self
+                .match_operator
+                .as_ref()
+                .map_or("", MatchOperator::as_str);
+            problems.refuse_field("matchOperator", found, "given exactly where cidr is");
+        }
+        let Some(lengths) = &self.prefix_length else {
+            return;
+        };
+        problems.require(
+            given,
+            "prefixLength",
+            "given",
+            "none where cidr is not given",
+        );
+        problems.field("prefixLength", |problems| {
+            let width = i64::from(family.width());
+            problems.range("min", lengths.min, 0..=width);
+            problems.range("max", lengths.max, 0..=width);
+            if let (Some(min), Some(max)) = (lengths.min, lengths.max) {
+                problems.require(min <= max, "min", min, format!("at most max, {max}"));
+            }
+        });
+    }
+}
+
+impl FilterOperation {
+    fn check(&self, problems: &mut Problems) {
+        let given = [
+            self.add_community.is_some(),
+            self.prepend_as_path.is_some(),
+            self.set_priority.is_some(),
+        ];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            problems.refuse("", "one of addCommunity, prependASPath and setPriority");
+        }
+        if let Some(AddCommunity { value, .. }) = &self.add_community {
+            problems.field("addCommunity", |problems| {
+                problems.require(is_community(value), "value", value, COMMUNITY);
+            });
+        }
+        if let Some(PrependAsPath { prefix, .. }) = &self.prepend_as_path {
+            problems.field("prependASPath", |problems| {
+                let count = prefix.len();
+                let fits = (1..=MOST_OPERATIONS).contains(&count);
+                problems.require(
+                    fits,
+                    "prefix",
+                    format!("{count} items"),
+                    "1 to 10 AS numbers",
+                );
+            });
+        }
+        if let Some(SetPriority { value, .. }) = &self.set_priority {
+            problems.field("setPriority", |problems| match value {
+                None => problems.refuse_field("value", "", "1 to 2147483646"),
+                value => problems.range("value", *value, PRIORITY),
+            });
+        }
+    }
+}
+
 impl Spec for BGPFilterSpec {
     const KIND: Kind = Kind::BGPFilter;
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        for (name, rules, family) in [
+            ("exportV4", &spec.export_v4, Family::V4),
+            ("importV4", &spec.import_v4, Family::V4),
+            ("exportV6", &spec.export_v6, Family::V6),
+            ("importV6", &spec.import_v6, Family::V6),
+        ] {
+            problems.items(name, rules, |problems, rule| rule.check(family, problems));
+        }
+    }
 }
+
+const PRIORITY: std::ops::RangeInclusive<i64> = 1..=2_147_483_646;
+const MOST_OPERATIONS: usize = 10;

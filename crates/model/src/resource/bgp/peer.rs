@@ -1,8 +1,16 @@
 //! BGP sessions with routers and between nodes.
 
+use std::net::{IpAddr, SocketAddr};
+
+use margay_selector::GlobalUse;
+
+use crate::cidr::Family;
 use crate::kind::Kind;
+use crate::metadata::Metadata;
+use crate::problem::Problems;
 use crate::resource::{Resource, Spec};
 use crate::scalar::{AsNumber, GoDuration};
+use crate::syntax::is_dns_subdomain;
 
 /// Sessions of some nodes with a router, with other nodes or with workloads.
 pub type BGPPeer = Resource<BGPPeerSpec>;
@@ -101,6 +109,102 @@ object! {
     }
 }
 
+impl BGPPeerSpec {
+    /// The router's address, and its port where one is given; `None` where `peerIP` is neither.
+    pub fn peer_address(&self) -> Option<(IpAddr, Option<u16>)> {
+        if let Ok(ip) = self.peer_ip.parse::<IpAddr>() {
+            return Some((ip, None));
+        }
+        let socket: SocketAddr = self.peer_ip.parse().ok()?;
+        (socket.port() > 0).then_some((socket.ip(), Some(socket.port())))
+    }
+
+    /// Reports fields that exclude or need each other.
+    fn fields_go_together(&self, problems: &mut Problems) {
+        let number = self
+            .as_number
+            .map(|number| number.to_string())
+            .unwrap_or_default();
+        let given = |text: &str| !text.is_empty();
+        let (peer, workloads) = (&self.peer_selector, &self.local_workload_selector);
+        for (conflict, name, value, other) in [
+            (
+                given(&self.node),
+                "nodeSelector",
+                &self.node_selector,
+                "node",
+            ),
+            (given(peer), "peerIP", &self.peer_ip, "peerSelector"),
+            (given(peer), "asNumber", &number, "peerSelector"),
+            (
+                given(workloads),
+                "peerIP",
+                &self.peer_ip,
+                "localWorkloadSelector",
+            ),
+            (
+                given(workloads),
+                "peerSelector",
+                peer,
+                "localWorkloadSelector",
+            ),
+            (
+                given(peer),
+                "reachableBy",
+                &self.reachable_by,
+                "peerSelector",
+            ),
+        ] {
+            if conflict && given(value) {
+                problems.refuse_field(name, value, format!("none where {other} is given"));
+            }
+        }
+        if given(workloads) && self.as_number.is_none() {
+            let allowed = "an AS number where localWorkloadSelector is given";
+            problems.refuse_field("asNumber", "", allowed);
+        }
+        if self.keep_original_next_hop && self.next_hop_mode.is_some() {
+            let allowed = "false where nextHopMode is given";
+            problems.refuse_field("keepOriginalNextHop", true, allowed);
+        }
+    }
+}
+
 impl Spec for BGPPeerSpec {
     const KIND: Kind = Kind::BGPPeer;
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        for (name, selector) in [
+            ("nodeSelector", &spec.node_selector),
+            ("peerSelector", &spec.peer_selector),
+            ("localWorkloadSelector", &spec.local_workload_selector),
+        ] {
+            problems.selector(name, selector, GlobalUse::Forbidden);
+        }
+        spec.fields_go_together(problems);
+        let (address, peer) = (spec.peer_address(), &spec.peer_ip);
+        let fits = peer.is_empty() || address.is_some();
+        problems.require(
+            fits,
+            "peerIP",
+            peer,
+            "an address, a.b.c.d:port, or [v6]:port",
+        );
+        if !spec.reachable_by.is_empty() {
+            let family = address.map(|(ip, _)| Family::of(ip));
+            problems.address("reachableBy", &spec.reachable_by, family);
+        }
+        problems.optional_word("sourceAddress", spec.source_address.as_ref());
+        problems.optional_word("nextHopMode", spec.next_hop_mode.as_ref());
+        problems.optional_word("reversePeering", spec.reverse_peering.as_ref());
+        problems.positive("maxRestartTime", spec.max_restart_time);
+        problems.positive("keepaliveTime", spec.keepalive_time);
+        let count = spec.num_allowed_local_as_numbers;
+        problems.range("numAllowedLocalASNumbers", count, 0..=i32::MAX);
+        problems.items("filters", &spec.filters, |problems, filter| {
+            if !is_dns_subdomain(filter) {
+                problems.refuse(filter, "the name of a BGPFilter");
+            }
+        });
+    }
 }

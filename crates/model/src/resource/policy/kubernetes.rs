@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{PolicyType, StagedAction, defaults};
+use super::{PolicyType, StagedAction, check, defaults};
 use crate::kind::Kind;
 use crate::metadata::Metadata;
+use crate::problem::Problems;
 use crate::resource::{Resource, Spec};
 
 /// A Kubernetes `NetworkPolicy` that is tried out before it is in force.
@@ -35,5 +36,22 @@ impl Spec for StagedKubernetesNetworkPolicySpec {
         if spec.staged_action != StagedAction::Delete {
             defaults::types(&mut spec.policy_types, &spec.ingress, &spec.egress);
         }
+    }
+
+    fn validate(_metadata: &Metadata, spec: &Self, problems: &mut Problems) {
+        problems.distinct("policyTypes", &spec.policy_types);
+        if let Some(selector) = &spec.pod_selector {
+            problems.require(
+                selector.is_object(),
+                "podSelector",
+                selector,
+                "a label selector",
+            );
+        }
+        let bare = Self {
+            staged_action: spec.staged_action.clone(),
+            ..Self::default()
+        };
+        check::staged(&spec.staged_action, *spec != bare, problems);
     }
 }
