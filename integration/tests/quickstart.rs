@@ -22,7 +22,7 @@ fn quickstart(store: &str) {
         "192.168.0.0/16",
         "/26 via 172.31.",
         "dev cali",
-        "0% packet loss",
+        "all 12 pairs reach each other",
     ] {
         assert!(said.contains(expected), "{expected:?} is missing:\n{said}");
     }
