@@ -9,13 +9,17 @@
 use std::path::Path;
 use std::process::Command;
 
+use margay_integration::process::bin_dir;
 use margay_integration::run;
 
 fn quickstart(store: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let before = machine();
     let mut command = Command::new(root.join("scripts/quickstart"));
-    let output = run(command.args(["--store", store]).current_dir(&root), b"");
+    command
+        .args(["--store", store])
+        .env("MARGAY_BIN_DIR", bin_dir());
+    let output = run(command.current_dir(&root), b"");
     let said = format!("{}\n{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
     for expected in [
