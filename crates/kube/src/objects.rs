@@ -1,0 +1,110 @@
+//! The parts of Kubernetes objects (core/v1) that are read. `null` counts as absent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+/// Metadata of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ObjectMeta {
+    /// The prefix from which a controller made the name; empty where it did not.
+    #[serde(deserialize_with = "null_is_default")]
+    pub generate_name: String,
+    /// Labels.
+    #[serde(deserialize_with = "null_is_default")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Its specification.
+    pub spec: PodSpec,
+}
+
+/// Specification of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodSpec {
+    /// Its service account; empty for none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub service_account_name: String,
+    /// Its containers.
+    #[serde(deserialize_with = "null_is_default")]
+    pub containers: Vec<Container>,
+    /// Containers that run before them.
+    #[serde(deserialize_with = "null_is_default")]
+    pub init_containers: Vec<Container>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// Its ports.
+    #[serde(deserialize_with = "null_is_default")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Its name; empty for none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`; empty means TCP.
+    #[serde(deserialize_with = "null_is_default")]
+    pub protocol: String,
+    /// The port.
+    pub container_port: u16,
+    /// The port on the host; 0 for none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub host_port: u16,
+    /// The address on the host; empty for any.
+    #[serde(rename = "hostIP", deserialize_with = "null_is_default")]
+    pub host_ip: String,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Its specification.
+    pub spec: NodeSpec,
+}
+
+/// Specification of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NodeSpec {
+    /// The prefix of its pods, where it has one only.
+    #[serde(rename = "podCIDR", deserialize_with = "null_is_default")]
+    pub pod_cidr: String,
+    /// The prefixes of its pods, at most one of each family.
+    #[serde(rename = "podCIDRs", deserialize_with = "null_is_default")]
+    pub pod_cidrs: Vec<String>,
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
