@@ -1,15 +1,18 @@
 //! ADD: identify, assign and record in one commit, then make the endpoint.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use margay_call::{Hints, from_store, now, open, random, request};
+use margay_call::{Hints, from_ipam, from_store, now, open, random, request};
 use margay_cni::error::Error;
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
-use margay_ipam_core::{Allocator, Assignment, Companion};
+use margay_ipam_core::{
+    Allocator, Assignment, Companion, NoCompanion, Release, Request as AddressRequest,
+};
 use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::resource::pool::IPPool;
@@ -21,7 +24,9 @@ use margay_store::Store;
 use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
-use crate::kernel::{Fault, Kernel, plan, recorded_mac};
+use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
+use crate::pod::Pod;
+use crate::podcidr;
 use crate::record::{Failure, Recording, addresses_of};
 
 /// An endpoint whose addresses are assigned and recorded.
@@ -36,6 +41,8 @@ struct Endpoint {
     delegated: Option<ResultDoc>,
     /// Whether an earlier call recorded it.
     recorded_before: bool,
+    /// The container of the same pod whose place it takes.
+    predecessor: Option<Predecessor>,
 }
 
 /// Carries out an ADD.
@@ -47,10 +54,17 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     let identity = Identity::of(call, &node)?;
     let kernel = Kernel::open(call)?;
     let names = identity.host_interfaces(config.interface_prefix.as_deref())?;
+    let resolved = podcidr::resolve(call, &config.kubernetes, &node).await?;
+    let pod = Pod::of(&resolved, &config.kubernetes).await?;
+    let adjusted = match &pod {
+        Some(pod) => Cow::Owned(pod.adjust(&resolved, &config.ipam)?),
+        None => resolved,
+    };
+    let call = &*adjusted;
     let store = open(&config.shared)?;
     let mut host_name = kernel.free_name(names.clone(), &identity).await?;
     loop {
-        let endpoint = assign(config, call, &store, &identity, &host_name).await?;
+        let endpoint = assign(config, call, &store, &identity, pod.as_ref(), &host_name).await?;
         let made = make(config, &kernel, &identity, &endpoint).await;
         let fault = match made {
             Ok(plan) => {
@@ -77,6 +91,7 @@ async fn assign(
     call: &Request,
     store: &Datastore,
     identity: &Identity,
+    pod: Option<&Pod>,
     host_name: &str,
 ) -> Result<Endpoint, Error> {
     let now = now();
@@ -85,7 +100,7 @@ async fn assign(
         None => Mac::local(random()?),
     };
     let randoms = [random()?, random()?];
-    let mut recording = Recording::new(identity, host_name, mac.to_string(), now, randoms);
+    let mut recording = Recording::new(identity, pod, host_name, mac.to_string(), now, randoms);
     let mut endpoint = Endpoint {
         host_name: host_name.to_owned(),
         mac,
@@ -93,11 +108,24 @@ async fn assign(
         block_lengths: Vec::new(),
         delegated: None,
         recorded_before: false,
+        predecessor: None,
     };
+    let given = pod.map_or(&[][..], |pod| &pod.wishes.addresses_without_ipam);
     match &config.ipam {
+        _ if !given.is_empty() => {
+            if !is_recorded(&mut recording, store).await? {
+                endpoint.addresses = given.to_vec();
+                endpoint.block_lengths = vec![None; given.len()];
+                recording.commit(store, given).await?;
+            }
+        }
         Ipam::Own => {
             let hints = Hints::of(call.conf.raw(), &identity.name.node);
-            let wanted = request(call, &identity.name.node, hints.read(), now)?;
+            let mut wanted = request(call, &identity.name.node, hints.read(), now)?;
+            wanted.namespace_labels = pod.map(|pod| pod.namespace_labels.clone());
+            if pod.is_some_and(|pod| !pod.wishes.addresses.is_empty()) {
+                hand_over(store, identity, &wanted).await?;
+            }
             progress(format!("waiting for {}", store.describe()));
             let assigned = Allocator::new(store)
                 .assign(&wanted, &mut recording)
@@ -113,19 +141,11 @@ async fn assign(
                     endpoint.addresses.push(one.address);
                     endpoint.block_lengths.push(Some(one.block.length()));
                 }
-                return Ok(endpoint);
             }
         }
         Ipam::Delegate(plugin) => {
             let delegate = Delegate::find(plugin, call)?;
-            let snapshot = store
-                .read_many(&recording.reads())
-                .await
-                .map_err(|error| from_store(&error))?;
-            recording
-                .inspect(&snapshot.answers)
-                .map_err(|Failure(error)| error)?;
-            if recording.found.is_none() {
+            if !is_recorded(&mut recording, store).await? {
                 let answered =
                     margay_cni::delegate::require_addresses(plugin, delegate.add(call)?)?;
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
@@ -139,10 +159,65 @@ async fn assign(
             }
         }
     }
+    let replaced = recording.replaced();
+    endpoint.predecessor = replaced.and_then(|held| Predecessor::of(held, identity));
     match recording.found.take() {
         Some(found) => Ok(recorded(found, endpoint, store).await?),
         None => Ok(endpoint),
     }
+}
+
+/// Whether an earlier call for the same container recorded the endpoint.
+async fn is_recorded(recording: &mut Recording<'_>, store: &Datastore) -> Result<bool, Error> {
+    progress(format!("waiting for {}", store.describe()));
+    let snapshot = store
+        .read_many(&recording.reads())
+        .await
+        .map_err(|error| from_store(&error))?;
+    recording
+        .inspect(&snapshot.answers)
+        .map_err(|Failure(error)| error)?;
+    Ok(recording.found.is_some())
+}
+
+/// The container that the stored endpoint belongs to, where it is another one.
+async fn predecessor(store: &Datastore, identity: &Identity) -> Result<Option<Predecessor>, Error> {
+    progress(format!("waiting for {}", store.describe()));
+    let entry = store.get(&identity.endpoint_key()).await;
+    let entry = entry.map_err(|error| from_store(&error))?;
+    let held = entry.and_then(|entry| WorkloadEndpoint::decode(&entry.value).ok());
+    Ok(held.and_then(|held| Predecessor::of(&held, identity)))
+}
+
+/// Gives back what an earlier container of the same pod holds: the pod asks for certain addresses, and its
+/// new container shall have them.
+async fn hand_over(
+    store: &Datastore,
+    identity: &Identity,
+    wanted: &AddressRequest,
+) -> Result<(), Error> {
+    let Some(earlier) = predecessor(store, identity).await? else {
+        return Ok(());
+    };
+    let release = Release {
+        node: identity.name.node.clone(),
+        handle: identity.handle_of(&earlier.container_id),
+        interface: Some(identity.name.endpoint.clone()),
+        hints: wanted.hints.clone(),
+        now: wanted.now,
+    };
+    let released = Allocator::new(store)
+        .release(&release, &mut NoCompanion)
+        .await
+        .map_err(|error| from_ipam(&error))?;
+    log(
+        Level::Info,
+        &format!(
+            "the pod's earlier container {} gave back {:?}",
+            earlier.container_id, released.addresses
+        ),
+    );
+    Ok(())
 }
 
 /// The endpoint as an earlier call for the same container recorded it.
@@ -199,6 +274,10 @@ async fn make(
         return Ok(plan);
     }
     progress("setting up the interfaces");
+    let earlier = endpoint.predecessor.as_ref();
+    kernel
+        .take_over(identity, &endpoint.host_name, earlier)
+        .await?;
     kernel.set_up(&plan).await?;
     Ok(plan)
 }

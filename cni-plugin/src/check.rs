@@ -40,7 +40,14 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     check_result(&previous, &identity, &addresses)?;
     match &config.ipam {
         Ipam::Own => {
-            check_addresses(&store, &identity.handle, answers.next(), &addresses).await?;
+            let handle = answers.next();
+            // Where pods may have addresses past IPAM, no handle means that this one has.
+            let is_held = handle
+                .as_ref()
+                .is_some_and(|answer| !answer.entries.is_empty());
+            if is_held || !config.kubernetes.addresses_without_ipam {
+                check_addresses(&store, &identity.handle, handle, &addresses).await?;
+            }
         }
         Ipam::Delegate(plugin) => {
             Delegate::find(plugin, call)?.call(call, Command::Check)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use margay_call::{OWN_IPAM_TYPES, Settings, flag, number, text};
+use margay_call::{Kubernetes, OWN_IPAM_TYPES, Settings, flag, number, text};
 use margay_cni::error::{Error, code};
 use margay_cni::{NetConf, Request};
 
@@ -14,6 +14,8 @@ pub(crate) struct Config {
     pub(crate) shared: Settings,
     /// Who assigns addresses.
     pub(crate) ipam: Ipam,
+    /// What Kubernetes is asked.
+    pub(crate) kubernetes: Kubernetes,
     /// The container interface's MTU in bytes, where the configuration gives one.
     mtu: Option<u32>,
     require_mtu_file: bool,
@@ -67,6 +69,7 @@ impl Config {
         Ok(Self {
             shared,
             ipam,
+            kubernetes: Kubernetes::read(raw),
             mtu: number(raw, "mtu").filter(|mtu| *mtu > 0),
             require_mtu_file: flag(raw, "require_mtu_file"),
             queues: number(raw, "num_queues").unwrap_or(1),

@@ -9,7 +9,7 @@ use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ValidAttachments};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
-use margay_model::{Kind, Prefix};
+use margay_model::{Key, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_store::Store;
 
@@ -33,7 +33,9 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         progress(format!("waiting for {}", store.describe()));
         let began = now();
         for endpoint in endpoints(&store, &node).await? {
-            if is_stale(&endpoint, call.conf.name(), &valid, began) {
+            if is_stale(&endpoint, &valid, began)
+                && is_of(&store, &endpoint, call.conf.name()).await?
+            {
                 let gone = remove(config, call, &endpoint).await;
                 failures.extend(gone.err().map(|error| error.to_string()));
             }
@@ -68,16 +70,10 @@ async fn endpoints<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEndpoi
         .collect())
 }
 
-/// Whether an endpoint belongs to the network, is not on the list, and is no newcomer.
-fn is_stale(
-    endpoint: &WorkloadEndpoint,
-    network: &str,
-    valid: &ValidAttachments,
-    began: Timestamp,
-) -> bool {
+/// Whether an endpoint is a network plugin's, is not on the list, and is no newcomer.
+fn is_stale(endpoint: &WorkloadEndpoint, valid: &ValidAttachments, began: Timestamp) -> bool {
     let spec = &endpoint.spec;
-    let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"))
-        && spec.profiles.iter().any(|profile| profile == network);
+    let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"));
     let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else {
         return false;
     };
@@ -87,6 +83,23 @@ fn is_stale(
         .as_deref()
         .and_then(Timestamp::parse_rfc3339);
     ours && !valid.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
+}
+
+/// Whether an endpoint belongs to the network: it lists the network's profile or, as a pod that Kubernetes
+/// describes lists others, its addresses are held under the network's handle.
+async fn is_of<S: Store>(
+    store: &S,
+    endpoint: &WorkloadEndpoint,
+    network: &str,
+) -> Result<bool, Error> {
+    let spec = &endpoint.spec;
+    if spec.profiles.iter().any(|profile| profile == network) {
+        return Ok(true);
+    }
+    let container = spec.container_id.as_deref().unwrap_or_default();
+    let handle = Key::Handle(format!("{network}.{container}"));
+    let held = store.get(&handle).await;
+    Ok(held.map_err(|error| from_store(&error))?.is_some())
 }
 
 /// Carries out the DEL that the runtime never sent.

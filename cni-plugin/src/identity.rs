@@ -19,7 +19,7 @@ pub(crate) struct Identity {
     pub(crate) stored_name: String,
     /// Labels, forced ones included.
     pub(crate) labels: BTreeMap<String, String>,
-    /// The profile that the endpoint lists: the network's.
+    /// The network's profile, which the endpoint lists unless Kubernetes describes it.
     pub(crate) profile: String,
     /// The container's id.
     pub(crate) container_id: String,
@@ -91,6 +91,24 @@ impl Identity {
             mark: Mark::new(network, &call.container_id, &call.ifname),
             pod,
         })
+    }
+
+    /// The container behind an alias on this pod's host interface, where it is another one: that interface's
+    /// name depends on the pod alone.
+    pub(crate) fn earlier_container<'a>(&self, alias: &'a str) -> Option<&'a str> {
+        self.pod.as_ref()?;
+        Mark::container_of(alias, &self.profile, &self.name.endpoint)
+            .filter(|id| *id != self.container_id)
+    }
+
+    /// The mark of another container's interface of the same network and name.
+    pub(crate) fn mark_of(&self, container_id: &str) -> Mark {
+        Mark::new(&self.profile, container_id, &self.name.endpoint)
+    }
+
+    /// The handle of another container's addresses in the same network.
+    pub(crate) fn handle_of(&self, container_id: &str) -> String {
+        format!("{}.{container_id}", self.profile)
     }
 
     /// The endpoint's key.

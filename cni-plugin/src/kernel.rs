@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use margay_cni::Request;
 use margay_cni::error::{Error, code};
-use margay_endpoint::{EndpointPlan, EndpointSpec, Problem, verify};
+use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Problem, verify};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_netlink::{Error as KernelError, Namespace, Netlink, endpoint};
 use margay_plugin::{Level, log};
@@ -45,6 +45,32 @@ impl From<Fault> for Error {
     }
 }
 
+/// An earlier container of the same pod, as the stored endpoint has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    /// The earlier container's id.
+    pub(crate) container_id: String,
+    /// The host interface.
+    pub(crate) host_name: String,
+    /// Its mark.
+    pub(crate) mark: Mark,
+}
+
+impl Predecessor {
+    /// What a stored endpoint says of a container other than the identity's; `None` where it is the same.
+    pub(crate) fn of(held: &WorkloadEndpoint, identity: &Identity) -> Option<Self> {
+        let container_id = held.spec.container_id.clone()?;
+        if container_id == identity.container_id {
+            return None;
+        }
+        Some(Self {
+            host_name: held.spec.interface_name.clone()?,
+            mark: identity.mark_of(&container_id),
+            container_id,
+        })
+    }
+}
+
 /// Both ends of a call.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -63,7 +89,8 @@ impl Kernel {
         Ok(Self { host, container })
     }
 
-    /// The first of the names that no other endpoint's interface has.
+    /// The first of the names that no other endpoint's interface has. That of an earlier container of the same
+    /// pod is not in the way: it goes before the new one is made.
     ///
     /// # Errors
     /// Code 107 when the kernel cannot be asked.
@@ -78,11 +105,42 @@ impl Kernel {
             .link(&preferred)
             .await
             .map_err(|error| from_kernel(&error))?;
-        let ours = |alias: &str| alias == identity.mark.as_str();
+        let ours = |alias: &str| {
+            alias == identity.mark.as_str() || identity.earlier_container(alias).is_some()
+        };
         match held {
             Some(link) if !link.alias.as_deref().is_some_and(ours) => Ok(other),
             _ => Ok(preferred),
         }
+    }
+
+    /// Deletes the interfaces of earlier containers of the same pod: the one that was recorded, and the one that
+    /// has the name `host_name`. The record is this container's already, so nobody needs them.
+    ///
+    /// # Errors
+    /// Code 107 for what the kernel refuses; a missing interface is no error, and others' are left alone.
+    pub(crate) async fn take_over(
+        &self,
+        identity: &Identity,
+        host_name: &str,
+        recorded: Option<&Predecessor>,
+    ) -> Result<(), Error> {
+        if identity.pod().is_none() {
+            return Ok(());
+        }
+        let link = self.host.link(host_name).await;
+        let link = link.map_err(|error| from_kernel(&error))?;
+        let alias = link.and_then(|link| link.alias).unwrap_or_default();
+        let named = identity
+            .earlier_container(&alias)
+            .map(|id| (host_name, identity.mark_of(id)));
+        let recorded = recorded.map(|it| (&*it.host_name, it.mark.clone()));
+        for (name, mark) in named.into_iter().chain(recorded) {
+            endpoint::teardown(&self.host, name, &mark)
+                .await
+                .map_err(|error| from_kernel(&error))?;
+        }
+        Ok(())
     }
 
     /// Makes the endpoint; traffic flows when this returns.

@@ -1,12 +1,15 @@
 //! The CNI network plugin: one ADD, DEL, CHECK, GC, STATUS or VERSION, then exit.
 
 mod add;
+mod annotations;
 mod check;
 mod config;
 mod del;
 mod gc;
 mod identity;
 mod kernel;
+mod pod;
+mod podcidr;
 mod record;
 mod status;
 
@@ -48,22 +51,26 @@ impl Plugin for Margay {
 
     fn del(&self, request: &Request) -> Result<(), Error> {
         let config = Config::read(&request.conf, &environment);
-        block_on(del::run(config.as_ref(), request))
+        let request = podcidr::any(request)?;
+        block_on(del::run(config.as_ref(), &request))
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
         let config = Config::read(&request.conf, &environment)?;
-        block_on(check::run(&config, request))
+        let request = podcidr::any(request)?;
+        block_on(check::run(&config, &request))
     }
 
     fn gc(&self, request: &Request) -> Result<(), Error> {
         let config = Config::read(&request.conf, &environment)?;
-        block_on(gc::run(&config, request))
+        let request = podcidr::any(request)?;
+        block_on(gc::run(&config, &request))
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let config = Config::read(&request.conf, &environment)?;
-        block_on(status::run(&config, request))
+        let request = podcidr::any(request)?;
+        block_on(status::run(&config, &request))
     }
 }
 

@@ -13,6 +13,7 @@ use margay_model::{Cidr, Key, Kind, Metadata, uid};
 use margay_store::{Answer, Batch, Entry, Outcome, Read, Store, Write};
 
 use crate::identity::Identity;
+use crate::pod::Pod;
 
 /// An error of a call, from whichever side.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ impl From<Error> for Failure {
 #[derive(Debug)]
 pub(crate) struct Recording<'a> {
     pub(crate) identity: &'a Identity,
+    /// What Kubernetes says of the pod, where it was asked.
+    pod: Option<&'a Pod>,
     /// Host interface.
     pub(crate) interface: &'a str,
     /// MAC address of the container's interface.
@@ -51,6 +54,7 @@ pub(crate) struct Recording<'a> {
 impl<'a> Recording<'a> {
     pub(crate) fn new(
         identity: &'a Identity,
+        pod: Option<&'a Pod>,
         interface: &'a str,
         mac: String,
         now: Timestamp,
@@ -58,6 +62,7 @@ impl<'a> Recording<'a> {
     ) -> Self {
         Self {
             identity,
+            pod,
             interface,
             mac,
             now,
@@ -68,7 +73,12 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
+    /// The endpoint of an earlier container of the same pod, which this one takes the place of.
+    pub(crate) fn replaced(&self) -> Option<&WorkloadEndpoint> {
+        self.replaced.as_ref().map(|(held, _)| held)
+    }
+
+    /// Writes the endpoint alone, for addresses that our IPAM did not assign.
     pub(crate) async fn commit<S: Store>(
         &mut self,
         store: &S,
@@ -100,7 +110,7 @@ impl<'a> Recording<'a> {
         ))
     }
 
-    fn endpoint(&self, addresses: &[IpAddr]) -> WorkloadEndpoint {
+    fn endpoint(&self, addresses: &[IpAddr]) -> Result<WorkloadEndpoint, Error> {
         let identity = self.identity;
         let mut metadata =
             Metadata::namespaced(identity.namespace.clone(), identity.stored_name.clone());
@@ -109,11 +119,23 @@ impl<'a> Recording<'a> {
         if let Some((held, _)) = &self.replaced {
             metadata = held.metadata.clone();
         }
-        metadata.labels = identity.labels.clone();
+        let described = self.pod.cloned().unwrap_or_default();
+        metadata.labels = described.labels;
+        metadata.labels.extend(identity.labels.clone());
+        metadata.generate_name = described.generate_name;
         let workload = identity.pod().map(str::to_owned);
-        WorkloadEndpoint::new(
+        let profiles = match self.pod {
+            Some(_) => described.profiles,
+            None => vec![identity.profile.clone()],
+        };
+        let prefixes = described.wishes.source_prefixes.iter();
+        let endpoint = WorkloadEndpoint::new(
             metadata,
             WorkloadEndpointSpec {
+                service_account_name: described.service_account,
+                ip_nats: translations(&described.wishes.floating, addresses)?,
+                ports: described.ports,
+                allow_spoofed_source_prefixes: prefixes.map(Cidr::to_string).collect(),
                 orchestrator: Some(identity.name.orchestrator.clone()),
                 node: Some(identity.name.node.clone()),
                 container_id: Some(identity.container_id.clone()),
@@ -123,12 +145,13 @@ impl<'a> Recording<'a> {
                     .iter()
                     .map(|address| Cidr::host(*address).to_string())
                     .collect(),
-                profiles: vec![identity.profile.clone()],
+                profiles,
                 interface_name: Some(self.interface.to_owned()),
                 mac: Some(self.mac.clone()),
                 ..WorkloadEndpointSpec::default()
             },
-        )
+        );
+        Ok(endpoint)
     }
 
     /// The network's profile: its members reach each other, and everybody they like.
@@ -156,15 +179,20 @@ impl Companion for Recording<'_> {
     type Error = Failure;
 
     fn reads(&self) -> Vec<Read> {
-        vec![
+        let mut reads = vec![
             Read::Get(Key::resource(Kind::ClusterInformation, "default")),
             Read::Get(self.identity.endpoint_key()),
-            Read::Exists(Key::resource(Kind::Profile, self.identity.profile.clone())),
-        ]
+        ];
+        // Kubernetes' controllers make the profiles of a pod that is described.
+        if self.pod.is_none() {
+            let profile = self.identity.profile.clone();
+            reads.push(Read::Exists(Key::resource(Kind::Profile, profile)));
+        }
+        reads
     }
 
     fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
-        let [cluster, endpoint, profile] = answers else {
+        let [cluster, endpoint, profile @ ..] = answers else {
             return Err(Error::new(
                 code::INTERNAL,
                 "the store answered fewer reads than were sent",
@@ -172,7 +200,7 @@ impl Companion for Recording<'_> {
             .into());
         };
         datastore_ready(cluster.entries.first())?;
-        self.has_profile = !profile.entries.is_empty();
+        self.has_profile = profile.iter().all(|answer| !answer.entries.is_empty());
         self.replaced = None;
         self.found = None;
         if let Some((held, revision)) = endpoint.entries.first().map(decode).transpose()? {
@@ -187,7 +215,7 @@ impl Companion for Recording<'_> {
     }
 
     fn writes(&mut self, addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        let endpoint = self.endpoint(addresses);
+        let endpoint = self.endpoint(addresses)?;
         let value = encode(&endpoint.key(), endpoint.encode())?;
         let mut writes = vec![match &self.replaced {
             None => Write::create(endpoint.key(), value),
@@ -300,6 +328,28 @@ impl ReleaseCompanion for Removal<'_> {
             .flat_map(|(held, _)| addresses_of(held))
             .collect()
     }
+}
+
+/// Each floating address with the endpoint's address of its family.
+fn translations(
+    floating: &[IpAddr],
+    addresses: &[IpAddr],
+) -> Result<Option<serde_json::Value>, Error> {
+    let mut pairs = Vec::new();
+    for outer in floating {
+        let mut inner = addresses.iter();
+        let Some(inner) = inner.find(|inner| inner.is_ipv4() == outer.is_ipv4()) else {
+            return Err(Error::new(
+                code::INVALID_CONFIG,
+                format!(
+                    "annotation cni.projectcalico.org/floatingIPs: the pod has no address of the family of \
+                     {outer} that it could lead to; remove it, or give the pod one"
+                ),
+            ));
+        };
+        pairs.push(serde_json::json!({"internalIP": inner, "externalIP": outer}));
+    }
+    Ok((!pairs.is_empty()).then(|| pairs.into()))
 }
 
 /// The addresses that an endpoint records; texts that are none are passed over.

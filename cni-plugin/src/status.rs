@@ -1,7 +1,7 @@
 //! STATUS: whether an ADD would succeed now.
 
 use margay_call::{
-    Hints, datastore_ready, from_ipam, from_store, not_available, now, open, request,
+    Hints, datastore_ready, from_ipam, from_kube, from_store, not_available, now, open, request,
 };
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
@@ -19,6 +19,12 @@ use crate::config::{Config, Ipam};
 pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     config.mtu()?;
     let node = config.shared.node.name().map_err(not_available)?;
+    if config.kubernetes.describes_pods {
+        let mut client = config.kubernetes.client().map_err(not_available)?;
+        progress("waiting for the Kubernetes API server");
+        let answered = client.ping().await;
+        answered.map_err(|error| not_available(from_kube(&error)))?;
+    }
     let store = open(&config.shared)?;
     progress(format!("waiting for {}", store.describe()));
     let cluster = store

@@ -61,6 +61,19 @@ pub const IPAM_KEYS: &[Key] = &[
 /// Keys of `container_settings`.
 pub const CONTAINER_KEYS: &[Key] = &[Key::new("allow_ip_forwarding", BOOL)];
 
+/// Keys of `kubernetes`.
+pub const KUBERNETES_KEYS: &[Key] = &[
+    Key::new("kubeconfig", STRING),
+    Key::new("k8s_api_root", STRING),
+    Key::new("node_name", STRING),
+];
+
+/// Keys of `feature_control`.
+pub const FEATURE_KEYS: &[Key] = &[
+    Key::new("ip_addrs_no_ipam", BOOL),
+    Key::new("floating_ips", BOOL),
+];
+
 /// Keys of `policy`.
 pub const POLICY_KEYS: &[Key] = &[
     Key::new("type", STRING),
@@ -86,13 +99,20 @@ pub fn check(conf: &NetConf) -> Result<(), Error> {
     for (name, keys) in [
         ("container_settings", CONTAINER_KEYS),
         ("policy", POLICY_KEYS),
+        ("kubernetes", KUBERNETES_KEYS),
+        ("feature_control", FEATURE_KEYS),
     ] {
         if let Some(Value::Object(object)) = raw.get(name) {
             check_strict(object, name, keys)?;
         }
     }
     let kubernetes = raw.get("policy").and_then(|policy| policy.get("type"));
-    supported("policy.type", kubernetes, &[""], "leave it out")?;
+    supported(
+        "policy.type",
+        kubernetes,
+        &["", "k8s"],
+        "use \"k8s\", or leave it out",
+    )?;
     supported(
         "device_type",
         raw.get("device_type"),

@@ -8,6 +8,7 @@ mod failure;
 mod held;
 mod hints;
 mod keys;
+mod kubernetes;
 mod node;
 mod process;
 mod random;
@@ -17,7 +18,10 @@ pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
 pub use held::{check_addresses, give_back_leaks, is_old};
 pub use hints::Hints;
-pub use keys::{CONTAINER_KEYS, IPAM_KEYS, KEYS, POLICY_KEYS, check};
+pub use keys::{
+    CONTAINER_KEYS, FEATURE_KEYS, IPAM_KEYS, KEYS, KUBERNETES_KEYS, POLICY_KEYS, check,
+};
+pub use kubernetes::{Kubernetes, from_kube};
 pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};

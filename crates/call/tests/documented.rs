@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use margay_call::{
-    AddressSettings, CONTAINER_KEYS, IPAM_KEYS, KEYS, OWN_IPAM_TYPES, POLICY_KEYS, Settings,
+    AddressSettings, CONTAINER_KEYS, FEATURE_KEYS, IPAM_KEYS, KEYS, KUBERNETES_KEYS,
+    OWN_IPAM_TYPES, POLICY_KEYS, Settings,
 };
 use margay_cni::NetConf;
 use serde_json::{Map, Value, json};
@@ -18,7 +19,14 @@ use serde_json::{Map, Value, json};
 #[test]
 fn every_key_is_documented() {
     let text = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
-    let tables = [KEYS, IPAM_KEYS, CONTAINER_KEYS, POLICY_KEYS];
+    let tables = [
+        KEYS,
+        IPAM_KEYS,
+        CONTAINER_KEYS,
+        POLICY_KEYS,
+        KUBERNETES_KEYS,
+        FEATURE_KEYS,
+    ];
     for key in tables.iter().copied().flatten() {
         let row = format!("| `{}` |", key.name);
         assert!(

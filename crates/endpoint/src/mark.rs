@@ -39,6 +39,16 @@ impl Mark {
         &self.0
     }
 
+    /// The container's id in an alias that marks the interface `ifname` of one on a network; `None` for other
+    /// aliases, and for marks that were too long to keep it.
+    #[must_use]
+    pub fn container_of<'a>(alias: &'a str, network: &str, ifname: &str) -> Option<&'a str> {
+        let rest = alias.strip_prefix(SCHEME)?.strip_prefix(network)?;
+        let id = rest.strip_prefix('/')?.strip_suffix(ifname)?;
+        id.strip_suffix('/')
+            .filter(|id| !id.is_empty() && !id.contains('/'))
+    }
+
     /// Whether an interface's alias is any endpoint's mark.
     #[must_use]
     pub fn is_mark(alias: &str) -> bool {
@@ -66,6 +76,22 @@ mod tests {
         assert_eq!(mark.as_str(), "margay:calinet/0123/eth0");
         assert!(Mark::is_mark(mark.as_str()));
         assert!(!Mark::is_mark("uplink to rack 7"));
+    }
+
+    #[test]
+    fn a_mark_tells_its_container() {
+        let of = |alias: &'static str| Mark::container_of(alias, "calinet", "eth0");
+        assert_eq!(of("margay:calinet/0123/eth0"), Some("0123"));
+        for other in [
+            "margay:calinet/0123/eth1",
+            "margay:calinet2/0123/eth0",
+            "margay:calinet//eth0",
+            "margay:calinet/eth0",
+            "margay:calinet/0123/x/eth0",
+            "uplink to rack 7",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]
