@@ -22,7 +22,7 @@ use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
-use crate::record::{Failure, Recording, addresses_of};
+use crate::record::{Failure, Recording, addresses_of, commit_alone};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ async fn assign(
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
                 endpoint.block_lengths = vec![None; endpoint.addresses.len()];
                 endpoint.delegated = Some(answered);
-                let recorded = recording.commit(store, &endpoint.addresses).await;
+                let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
                     undo(config, call, store, identity).await;
                 }
