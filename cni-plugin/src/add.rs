@@ -27,7 +27,7 @@ use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
-use crate::record::{Failure, Recording, addresses_of};
+use crate::record::{Failure, Recording, addresses_of, commit_alone};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ async fn assign(
             if !is_recorded(&mut recording, store).await? {
                 endpoint.addresses = given.to_vec();
                 endpoint.block_lengths = vec![None; given.len()];
-                recording.commit(store, given).await?;
+                commit_alone(store, &mut recording, given).await?;
             }
         }
         Ipam::Own => {
@@ -151,7 +151,7 @@ async fn assign(
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
                 endpoint.block_lengths = vec![None; endpoint.addresses.len()];
                 endpoint.delegated = Some(answered);
-                let recorded = recording.commit(store, &endpoint.addresses).await;
+                let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
                     undo(config, call, store, identity).await;
                 }
