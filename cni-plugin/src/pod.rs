@@ -114,7 +114,9 @@ impl Pod {
             address: *address,
             prefix: None,
         });
-        call.args.ips.extend(requested);
+        if !wishes.addresses.is_empty() {
+            call.args.ips = requested.collect();
+        }
         let mut changes = Map::new();
         if let Some(pools) = &wishes.ipv4_pools {
             changes.insert("ipv4_pools".to_owned(), json!(pools));

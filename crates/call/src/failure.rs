@@ -51,8 +51,7 @@ fn remedy(error: &StoreError) -> &'static str {
     }
 }
 
-/// The error for a refusal or failure of the allocator. Reasons too long for a message go into the details
-/// too, where no limit of length cuts them.
+/// The error for a refusal or failure of the allocator.
 pub fn from_ipam(error: &IpamError) -> Error {
     let code = match error {
         IpamError::NoAddress { refusals, .. } => {
@@ -70,7 +69,11 @@ pub fn from_ipam(error: &IpamError) -> Error {
         IpamError::Contention { .. } => code::TRY_AGAIN_LATER,
         IpamError::Store(error) => return from_store(error),
     };
-    let text = error.to_string();
+    whole(code, error.to_string())
+}
+
+/// An error whose text is in the details too where it is too long for a message.
+pub(crate) fn whole(code: u32, text: String) -> Error {
     if text.len() <= MOST_OF_MESSAGE {
         return Error::new(code, text);
     }

@@ -8,7 +8,8 @@ use margay_cni::error::{Error, code};
 use margay_kube::{Access, Client, Error as KubeError, Secret};
 use serde_json::{Map, Value};
 
-use crate::text;
+use crate::failure::whole;
+use crate::{flag, text};
 
 /// The parts of a configuration that concern Kubernetes: `policy`, `kubernetes` and `feature_control`.
 #[derive(Clone, Debug)]
@@ -34,8 +35,8 @@ impl Kubernetes {
         let features = object("feature_control").unwrap_or_default();
         Self {
             describes_pods: text(&policy, "type") == Some("k8s"),
-            addresses_without_ipam: crate::flag(&features, "ip_addrs_no_ipam"),
-            floating_addresses: crate::flag(&features, "floating_ips"),
+            addresses_without_ipam: flag(&features, "ip_addrs_no_ipam"),
+            floating_addresses: flag(&features, "floating_ips"),
             node_name: text(&kubernetes, "node_name").map(str::to_owned),
             policy,
             kubernetes,
@@ -119,9 +120,7 @@ pub fn from_kube(error: &KubeError) -> Error {
             "; check that key \"kubernetes.kubeconfig\" leads to an API server",
         ),
     };
-    let text = format!("{error}{remedy}");
-    // What is too long for a message is whole in the details.
-    Error::new(code, text.clone()).with_details(text)
+    whole(code, format!("{error}{remedy}"))
 }
 
 fn unreadable(key: &str, file: &str, error: &std::io::Error) -> Error {

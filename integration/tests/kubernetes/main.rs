@@ -257,6 +257,22 @@ fn a_new_container_takes_the_place_of_the_old() {
     );
     let held = cluster.ctl(&["ipam", "show", &format!("--ip={from}")], "");
     assert!(held.stdout.contains("not assigned"), "{held:?}");
+
+    // A call that was killed after it had rewritten the record, and before it could replace the interface, is
+    // repaired by its repetition.
+    let host = second["interfaces"][0]["name"].as_str().unwrap();
+    for line in [
+        format!("ip link del {host}"),
+        format!("ip link add {host} type veth peer name leftover"),
+        format!("ip link set {host} alias margay:testnet/old/eth0"),
+    ] {
+        let _ = node.run(&line).ok();
+    }
+    assert_eq!(
+        addresses(&add(&plugin, "new", &new, "web-0")),
+        [to.as_str()]
+    );
+    assert!(node.run(&format!("ping -n -c 1 -W 2 {to}")).success());
     del(&plugin, "new", &new.path(), "web-0");
     assert!(cluster.endpoint("web-0").is_none());
     assert!(!node.run("ip -br link").ok().contains("cali"));
