@@ -279,6 +279,44 @@ fn a_new_container_takes_the_place_of_the_old() {
 }
 
 #[test]
+fn gc_knows_the_pods_of_its_network() {
+    let lab = Lab::new(1);
+    let etcd = Etcd::start(&lab);
+    let cluster = Cluster::with(&lab, etcd.store());
+    let ours = cluster.plugin();
+    let others = cluster.plugin().with(json!({"name": "othernet"}));
+    let etcdctl = |arguments: &[&str], stdin: &str| {
+        let mut command = inside(&lab.fabric(), "etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &etcd.endpoint]);
+        run(command.args(arguments), stdin.as_bytes()).ok()
+    };
+    for (plugin, pod) in [(&ours, "gone"), (&ours, "alive"), (&others, "foreign")] {
+        cluster.api.pod("prod", pod, json!({}), json!({}));
+        add(plugin, pod, &lab.pod(), pod);
+        // As if it had been made long ago: a newcomer is left alone in any case.
+        let key = format!(
+            "/calico/resources/v3/projectcalico.org/workloadendpoints/prod/n1-k8s-{pod}-eth0"
+        );
+        let mut endpoint: Value =
+            serde_json::from_str(&etcdctl(&["get", &key, "--print-value-only"], "")).unwrap();
+        endpoint["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
+        etcdctl(&["put", &key], &endpoint.to_string());
+    }
+    cluster.api.asked();
+    let mut listed = ours.conf.clone();
+    let alive = json!([{"containerID": "alive", "ifname": "eth0"}]);
+    listed.insert("cni.dev/valid-attachments".to_owned(), alive);
+    let output = ours.call_with("GC", "", "", &[], &Value::Object(listed));
+    assert!(output.success(), "{output:?}");
+    assert!(cluster.endpoint("gone").is_none());
+    assert!(cluster.endpoint("alive").is_some() && cluster.endpoint("foreign").is_some());
+    assert!(cluster.api.asked().is_empty());
+    assert!(cluster.ctl(&["ipam", "check"], "").success());
+}
+
+#[test]
 fn annotations_choose_pools_and_addresses() {
     let lab = Lab::new(1);
     let cluster = Cluster::start(&lab);
