@@ -485,6 +485,9 @@ fn what_goes_wrong_is_told_and_leaves_nothing() {
         102,
     );
     assert!(text.contains("TLS") && text.contains(&api.url), "{text}");
+    let misnamed = format!("{}\n    tls-server-name: kubernetes", api.trusted());
+    let text = refused(&with("misnamed", &misnamed, &token), &netns, "web-0", 102);
+    assert!(text.contains("certificate not valid for name"), "{text}");
     let text = refused(
         &with("exec", &api.trusted(), "exec: {command: aws}"),
         &netns,
