@@ -136,6 +136,7 @@ pub fn addresses(result: &Value) -> Vec<String> {
 pub struct Cnitool<'n> {
     node: Node<'n>,
     network: String,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl<'n> Cnitool<'n> {
@@ -146,7 +147,18 @@ impl<'n> Cnitool<'n> {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::create_dir_all(node.dir().join("cni-cache")).unwrap();
         std::fs::write(dir.join(format!("{network}.conflist")), list.to_string()).unwrap();
-        Self { node, network }
+        Self {
+            node,
+            network,
+            variables: Vec::new(),
+        }
+    }
+
+    /// The same with more variables: `CAP_ARGS` for capabilities, `CNI_ARGS`, `CNI_IFNAME`.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: String) -> Self {
+        self.variables.push((name, value));
+        self
     }
 
     /// Runs a verb (`add`, `check`, `del`, `gc`, `status`) on a pod.
@@ -161,7 +173,8 @@ impl<'n> Cnitool<'n> {
             .args(["sh", "-c", script, "sh", verb, &self.network, &pod.path()])
             .env("CACHE", self.node.dir().join("cni-cache"))
             .env("NETCONFPATH", self.node.dir().join("net.d"))
-            .env("CNI_PATH", cni_path());
+            .env("CNI_PATH", cni_path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         run(&mut command, b"")
     }
 }
