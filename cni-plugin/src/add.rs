@@ -22,7 +22,7 @@ use crate::config::{Config, Ipam};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
-use crate::record::{Failure, Recording, addresses_of, delegated_to};
+use crate::record::{Failure, Recording, addresses_of, commit_alone, delegated_to};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ async fn assign(
                 endpoint.block_lengths = vec![None; endpoint.addresses.len()];
                 recording.delegated = Some(answered.clone());
                 endpoint.delegated = Some(answered);
-                let recorded = recording.commit(store, &endpoint.addresses).await;
+                let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
                     undo(config, call, store, identity).await;
                 }

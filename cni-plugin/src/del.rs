@@ -11,7 +11,7 @@ use margay_plugin::{Delegate, Level, log, progress};
 use crate::config::{Config, Ipam};
 use crate::identity::Identity;
 use crate::kernel::take_down;
-use crate::record::{Failure, Removal};
+use crate::record::{Failure, Removal, commit_alone};
 
 /// Carries out a DEL. What is not there is no error.
 ///
@@ -54,7 +54,7 @@ pub(crate) async fn release(
     };
     let delegated = Delegate::find(plugin, call).and_then(|it| it.call(call, Command::Del));
     progress(format!("waiting for {}", store.describe()));
-    let removed = removal.commit(store).await;
+    let removed = commit_alone(store, &mut removal, &[]).await;
     delegated.map(|_| ()).and(removed)
 }
 

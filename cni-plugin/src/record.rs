@@ -72,38 +72,6 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
-    pub(crate) async fn commit<S: Store>(
-        &mut self,
-        store: &S,
-        addresses: &[IpAddr],
-    ) -> Result<(), Error> {
-        for _ in 0..MOST_ATTEMPTS {
-            let snapshot = store
-                .read_many(&self.reads())
-                .await
-                .map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers)
-                .map_err(|failure| failure.0)?;
-            let writes = self.writes(addresses).map_err(|failure| failure.0)?;
-            match store
-                .commit(&Batch { writes })
-                .await
-                .map_err(|error| from_store(&error))?
-            {
-                Outcome::Committed(_) => return Ok(()),
-                Outcome::Conflict(_) => {}
-            }
-        }
-        Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "endpoint {} is being changed by others",
-                self.identity.stored_name
-            ),
-        ))
-    }
-
     fn endpoint(&self, addresses: &[IpAddr]) -> WorkloadEndpoint {
         let identity = self.identity;
         let mut metadata =
@@ -230,37 +198,6 @@ impl<'a> Removal<'a> {
             has_legacy_handle: false,
         }
     }
-
-    /// Removes the endpoint alone, whose addresses another IPAM plugin released.
-    pub(crate) async fn commit<S: Store>(&mut self, store: &S) -> Result<(), Error> {
-        for _ in 0..MOST_ATTEMPTS {
-            let snapshot = store
-                .read_many(&self.reads())
-                .await
-                .map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers)
-                .map_err(|failure| failure.0)?;
-            let writes = self.writes(&[]).map_err(|failure| failure.0)?;
-            if writes.is_empty() {
-                return Ok(());
-            }
-            match store
-                .commit(&Batch { writes })
-                .await
-                .map_err(|error| from_store(&error))?
-            {
-                Outcome::Committed(_) => return Ok(()),
-                Outcome::Conflict(_) => {}
-            }
-        }
-        Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "endpoint {} is being changed by others",
-                self.identity.stored_name
-            ),
-        ))
-    }
 }
 
 impl Companion for Removal<'_> {
@@ -311,6 +248,40 @@ impl ReleaseCompanion for Removal<'_> {
             .flat_map(|(held, _)| addresses_of(held))
             .collect()
     }
+}
+
+/// Carries out a companion's reads and writes alone, for addresses that another IPAM plugin manages.
+///
+/// # Errors
+/// The companion's, the store's, or code 11 when others keep changing the endpoint.
+pub(crate) async fn commit_alone<S: Store>(
+    store: &S,
+    companion: &mut impl Companion<Error = Failure>,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    for _ in 0..MOST_ATTEMPTS {
+        let snapshot = store
+            .read_many(&companion.reads())
+            .await
+            .map_err(|error| from_store(&error))?;
+        let proceed = companion.inspect(&snapshot.answers);
+        if proceed.map_err(|Failure(error)| error)? == Proceed::Stop {
+            return Ok(());
+        }
+        let writes = companion.writes(addresses);
+        let writes = writes.map_err(|Failure(error)| error)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let outcome = store.commit(&Batch { writes }).await;
+        if let Outcome::Committed(_) = outcome.map_err(|error| from_store(&error))? {
+            return Ok(());
+        }
+    }
+    Err(Error::new(
+        code::TRY_AGAIN_LATER,
+        "the endpoint's record is being changed by others; try again",
+    ))
 }
 
 /// The addresses that an endpoint records; texts that are none are passed over.
