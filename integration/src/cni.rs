@@ -77,13 +77,26 @@ impl<'n> Plugin<'n> {
         conf: &Value,
     ) -> Output {
         let mut command = self.node.command(bin_dir().join(self.program));
+        command.envs(variables(verb, container, netns));
+        command.envs(env.iter().copied());
+        run(&mut command, conf.to_string().as_bytes())
+    }
+
+    /// One call under strace with these options, which may tell it to inject faults.
+    pub fn call_traced(
+        &self,
+        options: &[&str],
+        verb: &str,
+        container: &str,
+        netns: &str,
+        conf: &Value,
+    ) -> Output {
+        let mut command = self.node.command("strace");
         command
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", container)
-            .env("CNI_NETNS", netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", cni_path())
-            .envs(env.iter().copied());
+            .args(["-f", "-qq"])
+            .args(options)
+            .arg(bin_dir().join(self.program))
+            .envs(variables(verb, container, netns));
         run(&mut command, conf.to_string().as_bytes())
     }
 
@@ -118,6 +131,16 @@ impl<'n> Plugin<'n> {
         conf.insert("prevResult".to_owned(), result.clone());
         self.call_with(verb, container, netns, &[], &Value::Object(conf))
     }
+}
+
+fn variables(verb: &str, container: &str, netns: &str) -> [(&'static str, String); 5] {
+    [
+        ("CNI_COMMAND", verb.to_owned()),
+        ("CNI_CONTAINERID", container.to_owned()),
+        ("CNI_NETNS", netns.to_owned()),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        ("CNI_PATH", cni_path()),
+    ]
 }
 
 /// The addresses of a result, without prefix lengths.

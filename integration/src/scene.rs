@@ -31,6 +31,19 @@ pub struct Traces {
     pub files: BTreeSet<String>,
 }
 
+impl Traces {
+    /// Whether no address is assigned, none is used, and nothing disagrees.
+    pub fn holds_nothing(&self) -> bool {
+        [
+            "Found 0 allocated addresses, 0 addresses in use",
+            "found no problems",
+            " 0 handles",
+        ]
+        .iter()
+        .all(|part| self.held.contains(part))
+    }
+}
+
 impl Scene {
     /// On a SQLite file.
     pub fn sqlite() -> Self {
