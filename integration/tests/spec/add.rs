@@ -209,6 +209,27 @@ fn e04_a_locked_datastore_refuses_add_for_now_and_lets_del_through() {
 }
 
 #[test]
+fn k05_the_configurations_dns_is_echoed_unless_ipam_has_its_own() {
+    let scene = Scene::sqlite();
+    let dns = json!({"nameservers": ["10.0.0.53"], "search": ["example.org"]});
+    let own = scene.plugin().with(json!({"dns": dns}));
+    assert_eq!(own.add("c1", &scene.lab.pod())["dns"], dns);
+    let resolv = scene.lab.dir().join("resolv.conf");
+    std::fs::write(&resolv, "nameserver 10.0.0.54\n").unwrap();
+    let ipam = json!({"type": "host-local", "subnet": "10.9.0.0/24", "resolvConf": resolv,
+        "dataDir": scene.lab.dir().join("host-local")});
+    let other = scene
+        .plugin()
+        .with(json!({"cniVersion": "1.0.0", "dns": dns, "ipam": ipam}));
+    let result = other.add("c2", &scene.lab.pod());
+    assert_eq!(
+        result["dns"]["nameservers"],
+        json!(["10.0.0.54"]),
+        "{result}"
+    );
+}
+
+#[test]
 fn l07_our_ipam_in_the_process_and_as_a_program_behave_alike() {
     let scene = Scene::sqlite();
     let rest = scene.at_rest();
