@@ -1,6 +1,7 @@
 //! One node with an agent and a store, and what calls leave on it.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use crate::lab::Pod;
 use crate::{Agent, Etcd, Lab, Node, Plugin, StoreKind};
@@ -28,7 +29,7 @@ pub struct Traces {
     /// What `margayctl ipam check` tells: addresses and their users, blocks, handles, and what is wrong.
     pub held: String,
     /// Files that plugins write.
-    pub files: BTreeSet<String>,
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl Traces {
@@ -129,21 +130,32 @@ impl Scene {
         for family in ["-4", "-6"] {
             let all = node.run(&format!("ip {family} route show")).ok();
             let pods = all.lines().filter(|line| line.contains("dev cali"));
-            routes.extend(pods.map(|line| line.trim().to_owned()));
+            // Whether the other end is up comes and goes.
+            routes.extend(pods.map(|line| line.trim().trim_end_matches(" linkdown").to_owned()));
         }
         let held = self.ctl(&["ipam", "check", "--show-all-ips"], "").stdout;
         Traces {
             links: links.lines().map(name).collect(),
             routes,
             held,
-            files: std::fs::read_dir(node.dir().join("hints"))
-                .map(|entries| {
-                    entries
-                        .flatten()
-                        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                        .collect()
-                })
-                .unwrap_or_default(),
+            files: files(&node.dir().join("hints")),
         }
     }
+}
+
+/// The files in a folder and those below it.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return BTreeSet::new();
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                BTreeSet::from([path])
+            }
+        })
+        .collect()
 }

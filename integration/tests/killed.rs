@@ -166,11 +166,7 @@ fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, killed: bool) {
     });
     // To and from etcd the same bytes go in more or fewer pieces from run to run.
     let struck = struck.into_inner();
-    assert!(
-        struck * 3 > points.len(),
-        "{struck} of {}",
-        points.len()
-    );
+    assert!(struck * 3 > points.len(), "{struck} of {}", points.len());
     let left = scene.traces();
     assert_eq!(left.links, rest.links, "{}", left.held);
     assert_eq!(left.routes, rest.routes);
