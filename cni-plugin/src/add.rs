@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use margay_call::{Hints, from_ipam, from_store, now, open, random, request};
-use margay_cni::error::Error;
+use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
@@ -21,13 +21,13 @@ use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
 use margay_store::Store;
 
-use crate::config::{Config, Ipam, netns};
+use crate::config::{Config, Ipam};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
-use crate::record::{Failure, Recording, addresses_of, commit_alone};
+use crate::record::{Failure, Recording, addresses_of, commit_alone, delegated_to};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     let identity = Identity::of(call, &node)?;
     let kernel = Kernel::open(call)?;
     let names = identity.host_interfaces(config.interface_prefix.as_deref())?;
+    let previous = previous(call)?;
     let resolved = podcidr::resolve(call, &config.kubernetes, &node).await?;
     let pod = Pod::of(&resolved, &config.kubernetes).await?;
     let adjusted = match &pod {
@@ -69,7 +70,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
         let fault = match made {
             Ok(plan) => {
                 wait_for_policy(config, &identity).await;
-                return result(config, call, &plan, &endpoint);
+                return Ok(result(call, previous, &plan, &endpoint));
             }
             Err(fault) => fault,
         };
@@ -150,6 +151,7 @@ async fn assign(
                     margay_cni::delegate::require_addresses(plugin, delegate.add(call)?)?;
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
                 endpoint.block_lengths = vec![None; endpoint.addresses.len()];
+                recording.delegated = Some(answered.clone());
                 endpoint.delegated = Some(answered);
                 let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
@@ -228,6 +230,7 @@ async fn recorded(
 ) -> Result<Endpoint, Error> {
     endpoint.addresses = addresses_of(&found);
     endpoint.mac = recorded_mac(&found).unwrap_or(endpoint.mac);
+    endpoint.delegated = delegated_to(&found);
     if let Some(name) = found.spec.interface_name {
         endpoint.host_name = name;
     }
@@ -326,20 +329,41 @@ fn status_file_name(identity: &Identity) -> String {
     )
 }
 
+/// The MAC address that capability or `CNI_ARGS` ask for.
 fn requested_mac(call: &Request) -> Result<Option<Mac>, Error> {
     let capability = call.conf.runtime_config()?.mac;
-    Ok(capability.or(call.args.mac).map(|mac| Mac(mac.0)))
+    let asked = capability.or(call.args.mac).map(|mac| Mac(mac.0));
+    match asked {
+        Some(mac) if mac.0[0] & MULTICAST != 0 || mac.0 == [0; 6] => Err(Error::new(
+            code::INVALID_CONFIG,
+            format!(
+                "the MAC address {mac} that was asked for is not one interface's; ask for a unicast one"
+            ),
+        )),
+        asked => Ok(asked),
+    }
+}
+
+/// What the result begins with: that of the plugins before this one, and the configuration's `dns`. Read before
+/// anything is done, for nothing would be left to undo by an error after it.
+fn previous(call: &Request) -> Result<ResultDoc, Error> {
+    let mut previous = call.conf.prev_result()?.unwrap_or_default();
+    let configured = call.conf.dns()?;
+    if previous.dns.is_empty() {
+        previous.dns = configured;
+    }
+    Ok(previous)
 }
 
 /// The result, in the form Calico answers: the host's interface, the container's, addresses as /32 and /128,
 /// and a route for each address with its block's prefix length.
 fn result(
-    config: &Config,
     call: &Request,
+    previous: ResultDoc,
     plan: &EndpointPlan,
     endpoint: &Endpoint,
-) -> Result<ResultDoc, Error> {
-    let mut result = call.conf.prev_result()?.unwrap_or_default();
+) -> ResultDoc {
+    let mut result = previous;
     result.interfaces.push(Interface {
         name: plan.veth.host_name.clone(),
         ..Interface::default()
@@ -348,8 +372,8 @@ fn result(
     result.interfaces.push(Interface {
         name: plan.veth.container_name.clone(),
         mac: Some(endpoint.mac.to_string()),
-        mtu: config.mtu()?,
-        sandbox: Some(netns(call)?.to_owned()),
+        mtu: plan.veth.mtu,
+        sandbox: call.netns.clone(),
         ..Interface::default()
     });
     for (address, length) in endpoint.addresses.iter().zip(&endpoint.block_lengths) {
@@ -363,12 +387,13 @@ fn result(
     }
     if let Some(answered) = &endpoint.delegated {
         result.routes.extend(answered.routes.iter().cloned());
-        result.dns = answered.dns.clone();
+        if !answered.dns.is_empty() {
+            result.dns = answered.dns.clone();
+        }
     }
-    if result.dns.is_empty() {
-        result.dns = call.conf.dns()?;
-    }
-    Ok(result)
+    result
 }
 
+/// The bit that makes a MAC address a group's.
+const MULTICAST: u8 = 1;
 const STATUS_POLL: Duration = Duration::from_millis(5);

@@ -26,7 +26,9 @@ pub(crate) async fn run(config: Result<&Config, &Error>, call: &Request) -> Resu
     let prefix = environment("FELIX_INTERFACEPREFIX");
     let names = identity.host_interfaces(prefix.as_deref())?;
     progress("removing the interfaces");
-    let interfaces = take_down(&names, &identity).await;
+    // An address must not be free while an interface still has it; and without a record GC would not come back
+    // for the interface.
+    take_down(&names, &identity).await.map_err(Error::for_del)?;
     let config = config.map_err(Clone::clone);
     let released = match config {
         Ok(config) => match open(&config.shared) {
@@ -35,7 +37,7 @@ pub(crate) async fn run(config: Result<&Config, &Error>, call: &Request) -> Resu
         },
         Err(error) => Err(error),
     };
-    interfaces.and(released).map_err(Error::for_del)
+    released.map_err(Error::for_del)
 }
 
 /// Removes the record and gives back its addresses.

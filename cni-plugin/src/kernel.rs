@@ -7,7 +7,7 @@ use margay_cni::Request;
 use margay_cni::error::{Error, code};
 use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Problem, verify};
 use margay_model::resource::endpoint::WorkloadEndpoint;
-use margay_netlink::{Error as KernelError, Namespace, Netlink, endpoint};
+use margay_netlink::{Error as KernelError, Link, Namespace, Netlink, endpoint};
 use margay_plugin::{Level, log};
 use margay_route::Mac;
 
@@ -105,13 +105,29 @@ impl Kernel {
             .link(&preferred)
             .await
             .map_err(|error| from_kernel(&error))?;
-        let ours = |alias: &str| {
-            alias == identity.mark.as_str() || identity.earlier_container(alias).is_some()
+        let ours = match held {
+            None => true,
+            Some(link) => match link.alias.as_deref() {
+                Some(alias) if !alias.is_empty() => {
+                    alias == identity.mark.as_str() || identity.earlier_container(alias).is_some()
+                }
+                _ => self.is_remains(&link, identity).await?,
+            },
         };
-        match held {
-            Some(link) if !link.alias.as_deref().is_some_and(ours) => Ok(other),
-            _ => Ok(preferred),
-        }
+        Ok(if ours { preferred } else { other })
+    }
+
+    /// Whether a host interface without a mark is what an attempt left that ended before it could set one: then
+    /// its other end is the container's interface.
+    async fn is_remains(&self, outer: &Link, identity: &Identity) -> Result<bool, Error> {
+        let inside = Netlink::open(&self.container).map_err(|error| from_kernel(&error))?;
+        let inner = inside
+            .link(&identity.name.endpoint)
+            .await
+            .map_err(|error| from_kernel(&error))?;
+        Ok(inner.is_some_and(|inner| {
+            outer.peer_index == Some(inner.index) && inner.peer_index == Some(outer.index)
+        }))
     }
 
     /// Deletes the interfaces of earlier containers of the same pod: the one that was recorded, and the one that

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use margay_call::{datastore_ready, from_ipam, from_store};
 use margay_cni::error::{Error, code};
+use margay_cni::{ResultDoc, Version};
 use margay_ipam_core::allocator::Proceed;
 use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
@@ -47,6 +48,8 @@ pub(crate) struct Recording<'a> {
     pub(crate) random: [[u8; 16]; 2],
     /// The endpoint, where an earlier call recorded it for the same container.
     pub(crate) found: Option<WorkloadEndpoint>,
+    /// What another IPAM plugin answered, to be answered again to a repeated call.
+    pub(crate) delegated: Option<ResultDoc>,
     replaced: Option<(WorkloadEndpoint, margay_store::Revision)>,
     has_profile: bool,
 }
@@ -68,6 +71,7 @@ impl<'a> Recording<'a> {
             now,
             random,
             found: None,
+            delegated: None,
             replaced: None,
             has_profile: false,
         }
@@ -91,6 +95,13 @@ impl<'a> Recording<'a> {
         metadata.labels = described.labels;
         metadata.labels.extend(identity.labels.clone());
         metadata.generate_name = described.generate_name;
+        metadata.annotations.remove(DELEGATED);
+        let delegated = self.delegated.as_ref();
+        if let Some(Ok(answered)) = delegated.map(|answered| answered.encode(Version::LATEST)) {
+            metadata
+                .annotations
+                .insert(DELEGATED.to_owned(), answered.to_string());
+        }
         let workload = identity.pod().map(str::to_owned);
         let profiles = match self.pod {
             Some(_) => described.profiles,
@@ -332,6 +343,12 @@ pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
         .collect()
 }
 
+/// What another IPAM plugin answered when the endpoint was made.
+pub(crate) fn delegated_to(endpoint: &WorkloadEndpoint) -> Option<ResultDoc> {
+    let text = endpoint.metadata.annotations.get(DELEGATED)?;
+    ResultDoc::decode(&serde_json::from_str(text).ok()?, None).ok()
+}
+
 fn decode(entry: &Entry) -> Result<(WorkloadEndpoint, margay_store::Revision), Error> {
     let endpoint = WorkloadEndpoint::decode(&entry.value)
         .map_err(|error| Error::new(code::IO, format!("{} is damaged: {error}", entry.key)))?;
@@ -342,4 +359,6 @@ fn encode(key: &Key, value: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8
     value.map_err(|error| Error::new(code::INTERNAL, format!("{key} cannot be written: {error}")))
 }
 
+/// Annotation of an endpoint whose addresses another IPAM plugin assigned: what that plugin answered.
+const DELEGATED: &str = "margay.io/delegated-ipam-result";
 const MOST_ATTEMPTS: u32 = 20;

@@ -77,13 +77,26 @@ impl<'n> Plugin<'n> {
         conf: &Value,
     ) -> Output {
         let mut command = self.node.command(bin_dir().join(self.program));
+        command.envs(variables(verb, container, netns));
+        command.envs(env.iter().copied());
+        run(&mut command, conf.to_string().as_bytes())
+    }
+
+    /// One call under strace with these options, which may tell it to inject faults.
+    pub fn call_traced(
+        &self,
+        options: &[&str],
+        verb: &str,
+        container: &str,
+        netns: &str,
+        conf: &Value,
+    ) -> Output {
+        let mut command = self.node.command("strace");
         command
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", container)
-            .env("CNI_NETNS", netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", cni_path())
-            .envs(env.iter().copied());
+            .args(["-f", "-qq"])
+            .args(options)
+            .arg(bin_dir().join(self.program))
+            .envs(variables(verb, container, netns));
         run(&mut command, conf.to_string().as_bytes())
     }
 
@@ -120,6 +133,16 @@ impl<'n> Plugin<'n> {
     }
 }
 
+fn variables(verb: &str, container: &str, netns: &str) -> [(&'static str, String); 5] {
+    [
+        ("CNI_COMMAND", verb.to_owned()),
+        ("CNI_CONTAINERID", container.to_owned()),
+        ("CNI_NETNS", netns.to_owned()),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        ("CNI_PATH", cni_path()),
+    ]
+}
+
 /// The addresses of a result, without prefix lengths.
 pub fn addresses(result: &Value) -> Vec<String> {
     result["ips"]
@@ -136,6 +159,7 @@ pub fn addresses(result: &Value) -> Vec<String> {
 pub struct Cnitool<'n> {
     node: Node<'n>,
     network: String,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl<'n> Cnitool<'n> {
@@ -146,7 +170,18 @@ impl<'n> Cnitool<'n> {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::create_dir_all(node.dir().join("cni-cache")).unwrap();
         std::fs::write(dir.join(format!("{network}.conflist")), list.to_string()).unwrap();
-        Self { node, network }
+        Self {
+            node,
+            network,
+            variables: Vec::new(),
+        }
+    }
+
+    /// The same with more variables: `CAP_ARGS` for capabilities, `CNI_ARGS`, `CNI_IFNAME`.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: String) -> Self {
+        self.variables.push((name, value));
+        self
     }
 
     /// Runs a verb (`add`, `check`, `del`, `gc`, `status`) on a pod.
@@ -161,7 +196,8 @@ impl<'n> Cnitool<'n> {
             .args(["sh", "-c", script, "sh", verb, &self.network, &pod.path()])
             .env("CACHE", self.node.dir().join("cni-cache"))
             .env("NETCONFPATH", self.node.dir().join("net.d"))
-            .env("CNI_PATH", cni_path());
+            .env("CNI_PATH", cni_path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         run(&mut command, b"")
     }
 }

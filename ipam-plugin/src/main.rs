@@ -2,7 +2,7 @@
 //!
 //! It never enters a container's namespace, and keeps no state but what the store holds.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
@@ -126,24 +126,34 @@ async fn add(call: &Request) -> Result<ResultDoc, Error> {
 }
 
 /// Each address with its block's prefix length. Calico's network plugin, and ours, also wants it as a route: to
-/// them a result without routes means that the host shall have none.
+/// them a result without routes means that the host shall have none. `ptp` gives the gateway's address to its
+/// end on the host and cannot do without one.
 fn result(call: &Request, assigned: &[Assigned]) -> ResultDoc {
     let mut result = ResultDoc::default();
-    let wants_routes = matches!(call.conf.plugin_type(), Some("margay" | "calico"));
     for one in assigned {
         let Ok(address) = IpNetwork::new(one.address, one.block.length()) else {
             continue;
         };
-        result.ips.push(Ip {
+        let mut ip = Ip {
             address,
             gateway: None,
             interface: None,
-        });
-        if wants_routes {
-            result.routes.push(Route::new(address, None));
+        };
+        match call.conf.plugin_type() {
+            Some("margay" | "calico") => result.routes.push(Route::new(address, None)),
+            Some("ptp") => ip.gateway = Some(gateway(one.address)),
+            _ => {}
         }
+        result.ips.push(ip);
     }
     result
+}
+
+fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => GATEWAY_V4.into(),
+        IpAddr::V6(_) => GATEWAY_V6.into(),
+    }
 }
 
 async fn del(call: &Request) -> Result<(), Error> {
@@ -234,3 +244,7 @@ async fn status(call: &Request) -> Result<(), Error> {
     let could = Allocator::new(&store).could_assign(&wanted).await;
     could.map_err(|error| not_available(from_ipam(&error)))
 }
+
+/// Link-local, so that it stands on every interface of the host and nobody routes it.
+const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use margay_cni::error::{Error, code};
-use margay_cni::{NetConf, Request};
+use margay_cni::{IpRange, NetConf, Request};
 use margay_ipam_core::{Request as AddressRequest, Want};
 use margay_model::resource::pool::AllowedUse;
 use margay_model::time::Timestamp;
@@ -67,7 +67,7 @@ impl AddressSettings {
 }
 
 /// What the call asks of the allocator: the addresses requested by capability, arguments or `CNI_ARGS`, else
-/// one of each family.
+/// one out of each set of the capability `ipRanges`, else one of each family.
 ///
 /// # Errors
 /// Code 7 naming the key that cannot be used.
@@ -78,13 +78,19 @@ pub fn request(
     now: Timestamp,
 ) -> Result<AddressRequest, Error> {
     let requested = call.requested_addresses()?;
-    let wants = if requested.is_empty() {
-        settings(&call.conf)?.wants()
-    } else {
+    let ranges = call.conf.runtime_config()?.ip_ranges;
+    let wants = if !requested.is_empty() {
         requested
             .iter()
             .map(|requested| Want::Exact(requested.address))
             .collect()
+    } else if !ranges.is_empty() {
+        ranges
+            .iter()
+            .map(|set| within(set))
+            .collect::<Result<_, _>>()?
+    } else {
+        settings(&call.conf)?.wants()
     };
     let mut owner = BTreeMap::new();
     if let Some((namespace, pod)) = call.args.pod() {
@@ -103,6 +109,46 @@ pub fn request(
         hints,
         now,
     })
+}
+
+/// An address out of one set of ranges. They can be honoured where each is a whole pool: blocks are handed to
+/// nodes from pools, not from parts of them.
+fn within(set: &[IpRange]) -> Result<Want, Error> {
+    let refuse = |value: String, why: &str| {
+        Error::new(
+            code::INVALID_CONFIG,
+            format!(
+                "key \"runtimeConfig.ipRanges\": {value} {why}; give whole pools, or ask for one address by \
+                 the capability \"ips\""
+            ),
+        )
+    };
+    let Some(first) = set.first() else {
+        return Err(refuse("[]".to_owned(), "has no range"));
+    };
+    let family = Family::of(first.subnet.ip());
+    let mut pools = Vec::new();
+    for range in set {
+        let subnet = range.subnet;
+        let parts = [
+            ("rangeStart", range.range_start),
+            ("rangeEnd", range.range_end),
+            ("gateway", range.gateway),
+        ];
+        for (part, address) in parts {
+            if let Some(address) = address {
+                return Err(refuse(format!("{part} {address}"), "cannot be honoured"));
+            }
+        }
+        if Family::of(subnet.ip()) != family {
+            return Err(refuse(subnet.to_string(), "is not of the set's family"));
+        }
+        if subnet.ip() != subnet.network() {
+            return Err(refuse(subnet.to_string(), "has bits beyond its prefix"));
+        }
+        pools.push(subnet.to_string());
+    }
+    Ok(Want::Auto { family, pools })
 }
 
 fn settings(conf: &NetConf) -> Result<AddressSettings, Error> {
@@ -150,6 +196,61 @@ mod tests {
         assert!(settings.ipv4 && !settings.ipv6);
         let settings = read(json!({"assign_ipv4": "false", "assign_ipv6": true})).unwrap();
         assert!(!settings.ipv4 && settings.ipv6);
+    }
+
+    fn ranges(sets: Value) -> Result<Vec<Want>, Error> {
+        let sets: Vec<Vec<IpRange>> = serde_json::from_value(sets).unwrap();
+        sets.iter().map(|set| within(set)).collect()
+    }
+
+    #[test]
+    fn k02_ranges_that_are_pools_are_honoured() {
+        let wants = ranges(json!([
+            [{"subnet": "10.0.0.0/24"}, {"subnet": "10.0.7.0/24"}],
+            [{"subnet": "fd00::/64"}]
+        ]));
+        let auto = |family, pools: &[&str]| Want::Auto {
+            family,
+            pools: pools.iter().map(|&pool| pool.to_owned()).collect(),
+        };
+        assert_eq!(
+            wants.unwrap(),
+            [
+                auto(Family::V4, &["10.0.0.0/24", "10.0.7.0/24"]),
+                auto(Family::V6, &["fd00::/64"])
+            ]
+        );
+    }
+
+    #[test]
+    fn k03_ranges_that_cannot_be_honoured_are_told() {
+        for (sets, word) in [
+            (json!([[]]), "[]"),
+            (
+                json!([[{"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9"}]]),
+                "rangeStart 10.0.0.9",
+            ),
+            (
+                json!([[{"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.9"}]]),
+                "rangeEnd 10.0.0.9",
+            ),
+            (
+                json!([[{"subnet": "10.0.0.0/24", "gateway": "10.0.0.1"}]]),
+                "gateway 10.0.0.1",
+            ),
+            (
+                json!([[{"subnet": "10.0.0.0/24"}, {"subnet": "fd00::/64"}]]),
+                "fd00::/64",
+            ),
+            (json!([[{"subnet": "10.0.0.1/24"}]]), "10.0.0.1/24"),
+        ] {
+            let error = ranges(sets).unwrap_err();
+            assert_eq!(error.code, code::INVALID_CONFIG);
+            assert!(
+                error.msg.contains(word) && error.msg.contains("runtimeConfig.ipRanges"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

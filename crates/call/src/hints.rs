@@ -51,15 +51,11 @@ impl Hints {
             return;
         }
         let content: String = merged.iter().map(|cidr| format!("{cidr}\n")).collect();
-        let temporary = self
-            .file
-            .with_extension(format!("{}.tmp", std::process::id()));
         if let Some(directory) = self.file.parent() {
             let _ = fs::create_dir_all(directory);
         }
-        if fs::write(&temporary, content).is_ok() && fs::rename(&temporary, &self.file).is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
+        // In place: a torn file is a wrong hint, but a temporary one would outlive a call that is killed.
+        let _ = fs::write(&self.file, content);
     }
 }
 

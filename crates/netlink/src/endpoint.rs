@@ -54,7 +54,11 @@ pub async fn setup(plan: &EndpointPlan, host: &Netlink, container: &Namespace) -
     let inside = Netlink::open(container)?;
     create(plan, host, &inside).await?;
     // Not looked up by name from here on, so that no one else's interface is ever touched.
-    let created = host.link(&plan.veth.host_name).await?;
+    let created = match host.link(&plan.veth.host_name).await {
+        // Once more: what was just made cannot be removed without its index.
+        Err(_) => host.link(&plan.veth.host_name).await?,
+        Ok(created) => created,
+    };
     let pair = created.and_then(|link| Some((link.index, link.peer_index?)));
     let Some((host_ifindex, container_ifindex)) = pair else {
         return Err(Error::LinkMissing {

@@ -1,0 +1,340 @@
+//! Calls that are killed, or fail, at their system calls, and what a repetition and a DEL leave of them: nothing.
+//!
+//! Each verb is first run to its end under strace, which counts the system calls by which it changes anything.
+//! Then it is run again for each of them: killed on entering the N-th call of a kind, or with that call failing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use margay_integration::process::inside;
+use margay_integration::{Output, Plugin, Pod, Scene, run};
+use serde_json::{Value, json};
+
+/// One place in a call, and what happens there.
+#[derive(Debug, Clone)]
+struct Point {
+    syscall: &'static str,
+    /// Which of a thread's calls of that kind, from 1.
+    number: usize,
+    /// What strace injects.
+    fault: &'static str,
+}
+
+/// The system calls by which a plugin changes anything, with the errors that each is made to give.
+const MUTATING: &[(&str, &[&str])] = &[
+    ("sendto", &["error=ENOBUFS"]),
+    ("sendmsg", &["error=ENOBUFS"]),
+    ("write", &["error=ENOSPC", "error=EIO"]),
+    ("writev", &["error=EIO"]),
+    ("pwrite64", &["error=ENOSPC", "error=EIO"]),
+    ("fsync", &["error=EIO"]),
+    ("fdatasync", &["error=EIO"]),
+    ("ftruncate", &["error=EIO"]),
+    ("openat", &["error=ENOSPC", "error=EIO"]),
+    ("mkdir", &["error=ENOSPC"]),
+    ("rename", &["error=EIO"]),
+    ("unlink", &["error=EIO"]),
+    ("connect", &["error=ENOBUFS"]),
+];
+
+/// What the verbs of a point are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Add,
+    Del,
+    Check,
+}
+
+/// The points of a call that ran to its end, by strace's record of it.
+fn points(record: &str, killed: bool) -> Vec<Point> {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut loaded = 0;
+    for line in record.lines() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        let name = call.trim_start().split('(').next().unwrap();
+        let count = counts.entry((thread, name)).or_default();
+        *count += 1;
+        // Without its libraries a program does not begin, and cannot answer.
+        if name == "openat" && (call.contains(".so.") || call.contains("/ld.so")) {
+            loaded = *count;
+        }
+    }
+    let mut points = Vec::new();
+    for (syscall, errors) in MUTATING {
+        let most = counts
+            .iter()
+            .filter(|((_, name), _)| name == syscall)
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or_default();
+        let first = if *syscall == "openat" { loaded + 1 } else { 1 };
+        let faults: &[&'static str] = if killed { &["signal=SIGKILL"] } else { errors };
+        for number in first..=most {
+            points.extend(faults.iter().map(|fault| Point {
+                syscall,
+                number,
+                fault,
+            }));
+        }
+    }
+    points
+}
+
+const WORKERS: usize = 4;
+
+fn count(plugin: &Plugin<'_>, verb: &str, id: &str, pod: &Pod, conf: &Value) -> (Output, String) {
+    let file = plugin.node.dir().join(format!("strace-{verb}"));
+    let names: Vec<&str> = MUTATING.iter().map(|(name, _)| *name).collect();
+    let trace = format!("trace={}", names.join(","));
+    let options = ["-o", file.to_str().unwrap(), "-e", &trace];
+    let output = plugin.call_traced(&options, verb, id, &pod.path(), conf);
+    assert!(output.success(), "{verb}: {output:?}");
+    (output, std::fs::read_to_string(file).unwrap())
+}
+
+/// Makes a call with a fault; whether the fault came to pass.
+fn hit(plugin: &Plugin<'_>, point: &Point, verb: &str, id: &str, pod: &Pod, conf: &Value) -> bool {
+    let file = plugin.node.dir().join(format!("strace-{}", pod.namespace));
+    let trace = format!("trace={}", point.syscall);
+    let inject = format!(
+        "inject={}:{}:when={}",
+        point.syscall, point.fault, point.number
+    );
+    let options = ["-o", file.to_str().unwrap(), "-e", &trace, "-e", &inject];
+    let output = plugin.call_traced(&options, verb, id, &pod.path(), conf);
+    if point.fault.starts_with("signal") {
+        // strace ends as its program did.
+        return output.code == -1;
+    }
+    // It answers with a result or with an error; only the answer itself may be what could not be written.
+    if !(point.syscall == "write" && output.stdout.is_empty()) {
+        match (verb, output.code) {
+            ("ADD", 0) => assert!(output.json()["ips"].is_array(), "{point:?}: {output:?}"),
+            (_, 0) => assert!(output.stdout.is_empty(), "{point:?}: {output:?}"),
+            _ => assert!(output.json()["code"].is_u64(), "{point:?}: {output:?}"),
+        }
+    }
+    std::fs::read_to_string(file).unwrap().contains("INJECTED")
+}
+
+/// Runs a verb with the fault of each point, on several pods side by side, and cleans up after it.
+fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, killed: bool) {
+    let conf = Value::Object(plugin.conf.clone());
+    let rest = scene.at_rest();
+    let pod = scene.lab.pod();
+    let (added, record) = count(plugin, "ADD", "first", &pod, &conf);
+    let after = |result: &Value| {
+        let mut conf = plugin.conf.clone();
+        conf.insert("prevResult".to_owned(), result.clone());
+        Value::Object(conf)
+    };
+    let previous = after(&added.json());
+    let (_, of_check) = count(plugin, "CHECK", "first", &pod, &previous);
+    let (_, of_del) = count(plugin, "DEL", "first", &pod, &previous);
+    let record = match verb {
+        Verb::Add => record,
+        Verb::Check => of_check,
+        Verb::Del => of_del,
+    };
+    let points = points(&record, killed);
+    assert!(points.len() > 3, "{points:?}");
+    let (next, struck) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let pod = scene.lab.pod();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(point) = points.get(index) else {
+                        return;
+                    };
+                    let id = format!("k{index}-{}-{}", point.syscall, point.number);
+                    if at_point(plugin, &pod, verb, point, &id) {
+                        struck.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let left = pod.run("ip -br link").ok();
+                    assert_eq!(left.lines().count(), 1, "{verb:?} {point:?}: {left}");
+                }
+            });
+        }
+    });
+    // To and from etcd the same bytes go in more or fewer pieces from run to run.
+    let struck = struck.into_inner();
+    assert!(struck * 3 > points.len(), "{struck} of {}", points.len());
+    let left = scene.traces();
+    assert_eq!(left.links, rest.links, "{}", left.held);
+    assert_eq!(left.routes, rest.routes);
+    assert_eq!(left.files, rest.files);
+    assert!(left.holds_nothing(), "{}", left.held);
+}
+
+fn at_point(plugin: &Plugin<'_>, pod: &Pod, verb: Verb, point: &Point, id: &str) -> bool {
+    let conf = Value::Object(plugin.conf.clone());
+    let check = |result: &Value| {
+        let checked = plugin.call_after("CHECK", id, &pod.path(), result);
+        assert!(checked.success(), "{verb:?} {point:?}: {checked:?}");
+    };
+    let struck = match verb {
+        Verb::Add => {
+            hit(plugin, point, "ADD", id, pod, &conf);
+            plugin.del(id, pod);
+            assert_eq!(pod.run("ip -br link").ok().lines().count(), 1, "{point:?}");
+            // A repetition finishes what was begun, as a DEL removes it.
+            let struck = hit(plugin, point, "ADD", id, pod, &conf);
+            check(&plugin.add(id, pod));
+            struck
+        }
+        Verb::Del => {
+            plugin.add(id, pod);
+            hit(plugin, point, "DEL", id, pod, &conf)
+        }
+        Verb::Check => {
+            let result = plugin.add(id, pod);
+            let mut after = plugin.conf.clone();
+            after.insert("prevResult".to_owned(), result.clone());
+            let struck = hit(plugin, point, "CHECK", id, pod, &Value::Object(after));
+            check(&result);
+            struck
+        }
+    };
+    plugin.del(id, pod);
+    struck
+}
+
+#[test]
+fn add_killed_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Add, true);
+}
+
+#[test]
+fn add_killed_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Add, true);
+}
+
+#[test]
+fn del_killed_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Del, true);
+}
+
+#[test]
+fn del_killed_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Del, true);
+}
+
+#[test]
+fn check_killed_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Check, true);
+}
+
+#[test]
+fn check_killed_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Check, true);
+}
+
+#[test]
+fn add_failing_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Add, false);
+}
+
+#[test]
+fn add_failing_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Add, false);
+}
+
+#[test]
+fn del_failing_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Del, false);
+}
+
+#[test]
+fn del_failing_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Del, false);
+}
+
+#[test]
+fn the_ipam_plugin_killed_and_failing() {
+    let scene = Scene::sqlite();
+    for (verb, killed) in [
+        (Verb::Add, true),
+        (Verb::Del, true),
+        (Verb::Add, false),
+        (Verb::Del, false),
+    ] {
+        every_point(&scene, &scene.ipam(), verb, killed);
+    }
+}
+
+/// Makes all endpoints and addresses look years old, so that GC takes none for a newcomer.
+fn age(scene: &Scene) {
+    let etcdctl = |words: &[&str], stdin: &str| {
+        let mut command = inside(&scene.lab.fabric(), "etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &scene.etcd.as_ref().unwrap().endpoint])
+            .args(words);
+        run(&mut command, stdin.as_bytes()).ok()
+    };
+    let endpoints = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
+    let keys = etcdctl(&["get", endpoints, "--prefix", "--keys-only"], "");
+    for key in keys.lines().filter(|key| !key.is_empty()) {
+        let value = etcdctl(&["get", key, "--print-value-only"], "");
+        let aged = (2024..2100).fold(value, |value, year| {
+            value.replace(&format!("\"{year}-"), "\"2020-")
+        });
+        etcdctl(&["put", key], aged.trim_end());
+    }
+}
+
+#[test]
+fn gc_killed_and_failing_on_etcd() {
+    let scene = Scene::etcd();
+    let rest = scene.at_rest();
+    let plugin = scene.plugin();
+    let mut conf = plugin.conf.clone();
+    conf.insert("cni.dev/valid-attachments".to_owned(), json!([]));
+    let conf = Value::Object(conf);
+    let pods = [scene.lab.pod(), scene.lab.pod()];
+    let attach = || {
+        for (n, pod) in pods.iter().enumerate() {
+            plugin.add(&format!("{n}-stale"), pod);
+        }
+        age(&scene);
+    };
+    attach();
+    let (_, record) = count(&plugin, "GC", "", &pods[0], &conf);
+    assert_eq!(scene.traces(), rest, "GC by itself");
+    let points = [true, false].map(|killed| points(&record, killed));
+    let (mut struck, mut tried) = (0, 0);
+    for point in points.iter().flatten().step_by(GC_STEP) {
+        attach();
+        struck += usize::from(hit(&plugin, point, "GC", "", &pods[0], &conf));
+        tried += 1;
+        // The next GC, and DEL, finish what it began.
+        let again = plugin.call_with("GC", "", "", &[], &conf);
+        assert!(again.success(), "{point:?}: {again:?}");
+        assert_eq!(scene.traces(), rest, "{point:?}");
+        for (n, pod) in pods.iter().enumerate() {
+            plugin.del(&format!("{n}-stale"), pod);
+        }
+    }
+    assert!(struck * 2 > tried, "{struck} of {tried}");
+}
+
+/// GC has the node to itself, so its points come one after the other: every so many-th of them.
+const GC_STEP: usize = 3;

@@ -1,0 +1,148 @@
+//! C, S: CHECK sees what is wrong, and only that; STATUS tells whether an ADD would succeed.
+
+use margay_integration::cni::addresses;
+use margay_integration::{Agent, Lab, Plugin, Scene, StoreKind};
+use serde_json::{Value, json};
+
+use crate::{changed, refusal};
+
+#[test]
+fn c02_and_c03_whatever_is_missing_is_told() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let result = plugin.add("c1", &pod);
+    let host = result["interfaces"][0]["name"].as_str().unwrap();
+    let address = addresses(&result).remove(0);
+    let check = || plugin.call_after("CHECK", "c1", &pod.path(), &result);
+    for (damage, told) in [
+        (format!("ip addr del {address}/32 dev eth0"), &*address),
+        ("ip route del default".to_owned(), "route"),
+        ("ip link set eth0 down".to_owned(), "eth0"),
+        (
+            "ip link set eth0 address 02:00:00:00:00:07".to_owned(),
+            "02:00:00:00:00:07",
+        ),
+        ("ip link set eth0 name eth9".to_owned(), "eth0"),
+        ("ip link del eth9".to_owned(), "eth0"),
+    ] {
+        assert!(
+            check().success() || damage.contains("eth9"),
+            "before {damage}"
+        );
+        assert!(pod.run(&damage).success(), "{damage}");
+        let before = scene.traces();
+        let checked = check();
+        assert_eq!(refusal(&checked), 111, "{damage}: {checked:?}");
+        assert!(checked.stdout.contains(told), "{damage}: {checked:?}");
+        // C06: it reads only.
+        assert_eq!(scene.traces(), before, "{damage}");
+        if !damage.contains("name") {
+            plugin.add("c1", &pod);
+        }
+    }
+    assert!(check().success());
+    let route = format!("ip route del {address} dev {host}");
+    assert!(scene.node().run(&route).success());
+    assert_eq!(refusal(&check()), 111);
+    plugin.add("c1", &pod);
+    let _ = scene
+        .ctl(
+            &["ipam", "release", "--force", &format!("--ip={address}")],
+            "",
+        )
+        .ok();
+    let checked = check();
+    assert_eq!(refusal(&checked), 111, "{checked:?}");
+}
+
+#[test]
+fn c01_the_result_of_another_attachment_does_not_pass() {
+    let scene = Scene::sqlite();
+    let plugin = scene.plugin();
+    let pods = [scene.lab.pod(), scene.lab.pod()];
+    let results = [plugin.add("c1", &pods[0]), plugin.add("c2", &pods[1])];
+    assert_eq!(refusal(&plugin.call("CHECK", "c1", &pods[0].path())), 7);
+    for (id, pod, result) in [("c1", 0, 1), ("c2", 0, 0), ("c1", 1, 0), ("c3", 0, 0)] {
+        let checked = plugin.call_after("CHECK", id, &pods[pod].path(), &results[result]);
+        assert_eq!(refusal(&checked), 111, "{id}: {checked:?}");
+    }
+    for path in ["/run/netns/none", "/dev/null"] {
+        let checked = plugin.call_after("CHECK", "c1", path, &results[0]);
+        assert_eq!(refusal(&checked), 8, "{path}: {checked:?}");
+    }
+}
+
+#[test]
+fn c05_check_passes_right_after_add_and_c07_without_a_path() {
+    let scene = Scene::dual_stack();
+    let both =
+        json!({"ipam": {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}});
+    let plugin = scene.plugin().with(both);
+    for n in 0..10 {
+        let (pod, id) = (scene.lab.pod(), format!("c{n}"));
+        let result = plugin.add(&id, &pod);
+        let conf = changed(&plugin, &json!({"prevResult": result}));
+        let checked = plugin.call_with("CHECK", &id, &pod.path(), &[("CNI_PATH", "")], &conf);
+        assert!(
+            checked.success() && checked.stdout.is_empty(),
+            "{checked:?}"
+        );
+    }
+}
+
+#[test]
+fn s01_status_fails_when_an_add_would() {
+    let lab = Lab::new(1);
+    let store = StoreKind::Sqlite(lab.dir().join("store.db"));
+    let plugin = Plugin::new(lab.node(1), &store);
+    let mut ipam = Plugin::new(lab.node(1), &store);
+    ipam.program = "margay-ipam";
+    let status = |plugin: &Plugin<'_>| plugin.call("STATUS", "", "");
+    for plugin in [&plugin, &ipam] {
+        assert_eq!(refusal(&status(plugin)), 50, "no agent");
+    }
+    let _agent = Agent::start(lab.node(1), &store, &[("NO_DEFAULT_POOLS", "true")]);
+    for plugin in [&plugin, &ipam] {
+        let told = status(plugin);
+        assert_eq!(refusal(&told), 50, "no pool: {told:?}");
+    }
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: tiny}\n\
+                spec: {cidr: 10.50.0.0/30, blockSize: 30}\n";
+    let _ = store.ctl(None, &["create", "-f", "-"], pool).ok();
+    let pods: Vec<_> = (0..4).map(|_| lab.pod()).collect();
+    for (n, pod) in pods.iter().enumerate() {
+        for plugin in [&plugin, &ipam] {
+            let told = status(plugin);
+            assert!(told.success() && told.stdout.is_empty(), "{n}: {told:?}");
+        }
+        plugin.add(&format!("c{n}"), pod);
+    }
+    for plugin in [&plugin, &ipam] {
+        let told = status(plugin);
+        assert_eq!(refusal(&told), 50, "{told:?}");
+        assert!(told.stdout.contains("tiny"), "{told:?}");
+    }
+    // S06: what is there is checked and removed all the same.
+    plugin.del("c0", &pods[0]);
+    assert!(status(&plugin).success());
+}
+
+#[test]
+fn s03_a_delegates_status_is_asked_and_forwarded() {
+    let scene = Scene::sqlite();
+    let dir = scene.lab.dir().join("bin");
+    std::fs::create_dir_all(&dir).unwrap();
+    let script = "#!/bin/sh\necho '{\"cniVersion\":\"1.1.0\",\"code\":51,\"msg\":\"out of order\"}'\nexit 1\n";
+    let file = dir.join("broken-ipam");
+    std::fs::write(&file, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&file, mode).unwrap();
+    let plugin = scene
+        .plugin()
+        .with(json!({"ipam": {"type": "broken-ipam"}}));
+    let conf = Value::Object(plugin.conf.clone());
+    let path = dir.display().to_string();
+    let told = plugin.call_with("STATUS", "", "", &[("CNI_PATH", &path)], &conf);
+    assert_eq!(refusal(&told), 51, "{told:?}");
+    assert!(told.stdout.contains("out of order"), "{told:?}");
+}
