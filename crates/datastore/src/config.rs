@@ -467,7 +467,7 @@ impl Lookup<'_> {
 /// Where the embedded store is when nothing else is said.
 pub const DEFAULT_STORE_PATH: &str = "/var/lib/margay/store.db";
 const FILE_KIND: &str = "CalicoAPIConfig";
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
