@@ -1,7 +1,9 @@
 //! Calls that are killed, or fail, at their system calls, and what a repetition and a DEL leave of them: nothing.
 //!
 //! Each verb is first run to its end under strace, which counts the system calls by which it changes anything.
-//! Then it is run again for each of them: killed on entering the N-th call of a kind, or with that call failing.
+//! Then it is run again for points among them: killed on entering the N-th call of a kind, or with that call
+//! failing. By default so many points are taken evenly that all tests stay short; `MARGAY_KILL_POINTS=all` takes
+//! every one.
 
 #![allow(
     clippy::unwrap_used,
@@ -83,9 +85,24 @@ fn points(record: &str, killed: bool) -> Vec<Point> {
             }));
         }
     }
-    points
+    sampled(points)
 }
 
+/// All points, or as many as a run of all tests has time for.
+fn sampled(points: Vec<Point>) -> Vec<Point> {
+    if wants_all() {
+        return points;
+    }
+    let step = points.len().div_ceil(SAMPLE).max(1);
+    points.into_iter().step_by(step).collect()
+}
+
+fn wants_all() -> bool {
+    std::env::var("MARGAY_KILL_POINTS").is_ok_and(|wanted| wanted == "all")
+}
+
+/// Points of one verb and kind of fault, unless all are wanted.
+const SAMPLE: usize = 24;
 const WORKERS: usize = 4;
 
 fn count(plugin: &Plugin<'_>, verb: &str, id: &str, pod: &Pod, conf: &Value) -> (Output, String) {
@@ -244,6 +261,18 @@ fn check_killed_on_etcd() {
 }
 
 #[test]
+fn check_failing_on_sqlite() {
+    let scene = Scene::sqlite();
+    every_point(&scene, &scene.plugin(), Verb::Check, false);
+}
+
+#[test]
+fn check_failing_on_etcd() {
+    let scene = Scene::etcd();
+    every_point(&scene, &scene.plugin(), Verb::Check, false);
+}
+
+#[test]
 fn add_failing_on_sqlite() {
     let scene = Scene::sqlite();
     every_point(&scene, &scene.plugin(), Verb::Add, false);
@@ -321,7 +350,8 @@ fn gc_killed_and_failing_on_etcd() {
     assert_eq!(scene.traces(), rest, "GC by itself");
     let points = [true, false].map(|killed| points(&record, killed));
     let (mut struck, mut tried) = (0, 0);
-    for point in points.iter().flatten().step_by(GC_STEP) {
+    let step = if wants_all() { 1 } else { GC_STEP };
+    for point in points.iter().flatten().step_by(step) {
         attach();
         struck += usize::from(hit(&plugin, point, "GC", "", &pods[0], &conf));
         tried += 1;
@@ -336,5 +366,5 @@ fn gc_killed_and_failing_on_etcd() {
     assert!(struck * 2 > tried, "{struck} of {tried}");
 }
 
-/// GC has the node to itself, so its points come one after the other: every so many-th of them.
+/// GC has the node to itself, so its points come one after the other: of the sample every so many-th.
 const GC_STEP: usize = 3;
