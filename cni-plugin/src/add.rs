@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use margay_call::{Hints, from_store, now, open, random, request};
+use margay_call::{Hints, Turn, from_store, now, open, random, request};
 use margay_cni::error::Error;
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
@@ -96,6 +96,8 @@ async fn assign(
     };
     match &config.ipam {
         Ipam::Own => {
+            progress("waiting for other calls on this node");
+            let _turn = Turn::wait(call.conf.raw(), &identity.name.node).await;
             let hints = Hints::of(call.conf.raw(), &identity.name.node);
             let wanted = request(call, &identity.name.node, hints.read(), now)?;
             progress(format!("waiting for {}", store.describe()));

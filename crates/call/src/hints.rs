@@ -17,9 +17,8 @@ pub struct Hints {
 impl Hints {
     /// Hints of this node; `state_dir` of the configuration says where (default `/var/lib/margay`).
     pub fn of(conf: &Map<String, Value>, node: &str) -> Self {
-        let directory = text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY);
         Self {
-            file: PathBuf::from(directory).join(format!("blocks-{}", node.replace('/', "_"))),
+            file: state_directory(conf).join(format!("blocks-{}", node.replace('/', "_"))),
         }
     }
 
@@ -61,6 +60,11 @@ impl Hints {
             let _ = fs::remove_file(&temporary);
         }
     }
+}
+
+/// Where a node's plugins keep what one call leaves for the next.
+pub(crate) fn state_directory(conf: &Map<String, Value>) -> PathBuf {
+    text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY).into()
 }
 
 const DEFAULT_DIRECTORY: &str = "/var/lib/margay";
