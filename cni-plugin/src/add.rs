@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use margay_call::{Hints, from_ipam, from_store, now, open, random, request};
+use margay_call::{Hints, Turn, from_ipam, from_store, now, open, random, request};
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
@@ -121,6 +121,8 @@ async fn assign(
             }
         }
         Ipam::Own => {
+            progress("waiting for other calls on this node");
+            let _turn = Turn::wait(call.conf.raw(), &identity.name.node).await;
             let hints = Hints::of(call.conf.raw(), &identity.name.node);
             let mut wanted = request(call, &identity.name.node, hints.read(), now)?;
             wanted.namespace_labels = pod.map(|pod| pod.namespace_labels.clone());

@@ -1,7 +1,7 @@
 //! DEL: interfaces first, so that nothing sends from an address that is free again; then the record and its
 //! addresses, in one commit.
 
-use margay_call::{Hints, environment, now, open};
+use margay_call::{Hints, Turn, environment, now, open};
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
 use margay_datastore::Datastore;
@@ -67,6 +67,7 @@ async fn release_own(
     removal: &mut Removal<'_>,
 ) -> Result<(), Error> {
     let node = &identity.name.node;
+    let _turn = Turn::wait(call.conf.raw(), node).await;
     let allocator = Allocator::new(store);
     let mut request = Release {
         node: node.clone(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Settings, block_on, check_addresses, datastore_ready, environment, from_ipam,
+    Hints, Settings, Turn, block_on, check_addresses, datastore_ready, environment, from_ipam,
     from_store, give_back_leaks, not_available, now, open, request,
 };
 use margay_cni::error::{Error, code};
@@ -104,6 +104,8 @@ async fn add(call: &Request) -> Result<ResultDoc, Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name()?;
     let store = open(&settings)?;
+    progress("waiting for other calls on this node");
+    let _turn = Turn::wait(call.conf.raw(), &node).await;
     let hints = Hints::of(call.conf.raw(), &node);
     let wanted = request(call, &node, hints.read(), now())?;
     progress(format!("waiting for {}", store.describe()));
@@ -160,6 +162,7 @@ async fn del(call: &Request) -> Result<(), Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name_or_guess();
     let store = open(&settings)?;
+    let _turn = Turn::wait(call.conf.raw(), &node).await;
     let mut release = Release {
         node: node.clone(),
         handle: format!("{}.{}", settings.network, call.container_id),

@@ -17,9 +17,8 @@ pub struct Hints {
 impl Hints {
     /// Hints of this node; `state_dir` of the configuration says where (default `/var/lib/margay`).
     pub fn of(conf: &Map<String, Value>, node: &str) -> Self {
-        let directory = text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY);
         Self {
-            file: PathBuf::from(directory).join(format!("blocks-{}", node.replace('/', "_"))),
+            file: state_directory(conf).join(format!("blocks-{}", node.replace('/', "_"))),
         }
     }
 
@@ -57,6 +56,11 @@ impl Hints {
         // In place: a torn file is a wrong hint, but a temporary one would outlive a call that is killed.
         let _ = fs::write(&self.file, content);
     }
+}
+
+/// Where a node's plugins keep what one call leaves for the next.
+pub(crate) fn state_directory(conf: &Map<String, Value>) -> PathBuf {
+    text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY).into()
 }
 
 const DEFAULT_DIRECTORY: &str = "/var/lib/margay";

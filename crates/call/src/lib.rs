@@ -13,6 +13,7 @@ mod node;
 mod process;
 mod random;
 mod store;
+mod turn;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
@@ -26,6 +27,7 @@ pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};
 pub use store::{datastore_ready, open};
+pub use turn::Turn;
 
 use margay_cni::NetConf;
 use margay_cni::error::Error;

@@ -2,11 +2,10 @@
 
 use ipnetwork::IpNetwork;
 use margay_endpoint::Address;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 
 use crate::error::{Error, Result};
-use crate::message;
+use crate::message::{self, Message};
 use crate::socket::Netlink;
 
 impl Netlink {
@@ -21,7 +20,7 @@ impl Netlink {
             .await
             .map_err(failed)?;
         let all = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(address) => decode(address),
+            Message::NewAddress(address) => decode(address),
             _ => None,
         });
         Ok(all

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteAttribute;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
@@ -16,6 +15,7 @@ use tokio::runtime;
 
 use crate::error::{Error, Result};
 use crate::link;
+use crate::message::Message;
 use crate::namespace::Namespace;
 
 /// Something changed.
@@ -160,12 +160,12 @@ impl Stream for Monitor {
 }
 
 fn decode(bytes: &[u8]) -> Option<Event> {
-    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).ok()?;
+    let message = NetlinkMessage::<Message>::deserialize(bytes).ok()?;
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
         return None;
     };
     match inner {
-        RouteNetlinkMessage::NewLink(message) => {
+        Message::NewLink(message) => {
             let link = link::decode(&message);
             Some(Event::LinkChanged {
                 index: link.index,
@@ -173,19 +173,19 @@ fn decode(bytes: &[u8]) -> Option<Event> {
                 up: link.up,
             })
         }
-        RouteNetlinkMessage::DelLink(message) => {
+        Message::DelLink(message) => {
             let link = link::decode(&message);
             Some(Event::LinkRemoved {
                 index: link.index,
                 name: link.name,
             })
         }
-        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+        Message::NewAddress(message) | Message::DelAddress(message) => {
             Some(Event::AddressChanged {
                 index: message.header.index,
             })
         }
-        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+        Message::NewRoute(message) | Message::DelRoute(message) => {
             let table = message
                 .attributes
                 .iter()
@@ -198,7 +198,7 @@ fn decode(bytes: &[u8]) -> Option<Event> {
                 protocol: message.header.protocol.into(),
             })
         }
-        RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
+        Message::NewNeighbour(message) | Message::DelNeighbour(message) => {
             Some(Event::NeighbourChanged {
                 index: message.header.ifindex,
             })

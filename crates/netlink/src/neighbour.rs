@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use margay_route::{Mac, Neighbour, NeighbourKind};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -11,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::link::Interfaces;
-use crate::message;
+use crate::message::{self, Message};
 use crate::socket::Netlink;
 
 impl Netlink {
@@ -38,7 +37,7 @@ impl Netlink {
                 }
             };
             neighbours.extend(answers.iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewNeighbour(neighbour) => decode(neighbour, interfaces),
+                Message::NewNeighbour(neighbour) => decode(neighbour, interfaces),
                 _ => None,
             }));
         }

@@ -7,12 +7,14 @@ use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload,
     NlaBuffer, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_proto::ConnectionHandle;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
-use rtnetlink::Handle;
 use tokio::runtime;
 
 use crate::error::{Error, RequestError, Result};
+use crate::message::Message;
 use crate::namespace::Namespace;
 
 /// A connection to rtnetlink in a certain namespace; clones share it, and it ends with the last.
@@ -21,7 +23,7 @@ use crate::namespace::Namespace;
 /// thread and task afterwards.
 #[derive(Debug, Clone)]
 pub struct Netlink {
-    handle: Handle,
+    handle: ConnectionHandle<Message>,
     namespace: Namespace,
 }
 
@@ -37,9 +39,11 @@ impl Netlink {
         let runtime = runtime::Handle::current();
         let connect = || {
             let _entered = runtime.enter();
-            let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
-            let socket = connection.socket_mut();
-            let socket = netlink_sys::AsyncSocket::socket_mut(socket);
+            let (mut connection, handle, _) =
+                netlink_proto::new_connection_with_socket::<Message, TokioSocket>(NETLINK_ROUTE)?;
+            let socket = connection.socket_mut().socket_mut();
+            // What the kernel does not know is refused, and not passed over.
+            socket.set_netlink_get_strict_chk(true)?;
             // Reasons in words; without the request repeated, they start right after its header.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
@@ -75,11 +79,13 @@ impl Netlink {
     /// Sends a change and awaits the kernel's acknowledgement.
     pub(crate) async fn change(
         &self,
-        mut message: NetlinkMessage<RouteNetlinkMessage>,
+        mut message: NetlinkMessage<Message>,
     ) -> Result<(), RequestError> {
         message.header.flags |= NLM_F_ACK;
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
+        let mut answers = self
+            .handle
+            .request(message, kernel())
+            .map_err(|_| RequestError::Closed)?;
         while let Some(answer) = answers.next().await {
             refusal(&answer)?;
         }
@@ -90,10 +96,12 @@ impl Netlink {
     /// object.
     pub(crate) async fn ask(
         &self,
-        message: NetlinkMessage<RouteNetlinkMessage>,
-    ) -> Result<Option<RouteNetlinkMessage>, RequestError> {
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
+        message: NetlinkMessage<Message>,
+    ) -> Result<Option<Message>, RequestError> {
+        let mut answers = self
+            .handle
+            .request(message, kernel())
+            .map_err(|_| RequestError::Closed)?;
         let Some(answer) = answers.next().await else {
             return Err(RequestError::NoAnswer);
         };
@@ -113,8 +121,8 @@ impl Netlink {
     /// Reads a whole table, again if it changed meanwhile (`NLM_F_DUMP_INTR`).
     pub(crate) async fn dump(
         &self,
-        mut message: NetlinkMessage<RouteNetlinkMessage>,
-    ) -> Result<Vec<RouteNetlinkMessage>, RequestError> {
+        mut message: NetlinkMessage<Message>,
+    ) -> Result<Vec<Message>, RequestError> {
         message.header.flags |= NLM_F_DUMP;
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(items) = self.dump_once(message.clone()).await? {
@@ -126,10 +134,12 @@ impl Netlink {
 
     async fn dump_once(
         &self,
-        message: NetlinkMessage<RouteNetlinkMessage>,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>, RequestError> {
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
+        message: NetlinkMessage<Message>,
+    ) -> Result<Option<Vec<Message>>, RequestError> {
+        let mut answers = self
+            .handle
+            .request(message, kernel())
+            .map_err(|_| RequestError::Closed)?;
         let mut items = Vec::new();
         let mut consistent = true;
         while let Some(answer) = answers.next().await {
@@ -145,8 +155,13 @@ impl Netlink {
     }
 }
 
+/// Where requests go.
+fn kernel() -> SocketAddr {
+    SocketAddr::new(0, 0)
+}
+
 /// The kernel's refusal, if the message is one.
-fn refusal(answer: &NetlinkMessage<RouteNetlinkMessage>) -> Result<(), RequestError> {
+fn refusal(answer: &NetlinkMessage<Message>) -> Result<(), RequestError> {
     match &answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => {
             let errno = Errno::from_raw(error.raw_code().abs());
