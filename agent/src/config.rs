@@ -29,6 +29,8 @@ pub struct Config {
     pub nodename: Option<String>,
     /// Where `nodename` and `mtu` are kept.
     pub state_dir: PathBuf,
+    /// Where plugins journal releases that they could not finish.
+    pub releases_dir: PathBuf,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -192,6 +194,9 @@ impl Config {
             state_dir: source
                 .path("MARGAY_STATE_DIR")?
                 .unwrap_or_else(|| STATE_DIR.into()),
+            releases_dir: source
+                .path("MARGAY_RELEASES_DIR")?
+                .unwrap_or_else(|| RELEASES_DIR.into()),
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -246,6 +251,7 @@ impl NodeAddress {
 const SOCKET: &str = "/run/margay/agent.sock";
 const RUN_DIR: &str = "/var/run/calico";
 const STATE_DIR: &str = "/var/lib/calico";
+const RELEASES_DIR: &str = "/var/lib/margay/releases";
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +268,8 @@ mod tests {
     fn defaults_are_those_calico_users_know() {
         let config = with(&[]).unwrap();
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/calico"));
+        let releases = "/var/lib/margay/releases";
+        assert_eq!(config.releases_dir, PathBuf::from(releases));
         assert_eq!(
             config.status_dir(),
             Some(PathBuf::from("/var/run/calico/endpoint-status"))

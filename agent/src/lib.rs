@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod mtu;
 pub mod plan;
 pub mod register;
+pub mod releases;
 pub mod report;
 pub mod run;
 pub mod state;

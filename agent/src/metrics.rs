@@ -55,6 +55,14 @@ pub struct Metrics {
     pub name_held: Gauge,
     /// The MTU in the file `mtu`.
     pub mtu: Gauge,
+    /// Releases that wait in the journal.
+    pub releases: Gauge,
+    /// Files of the journal that make no sense.
+    pub damaged_releases: Gauge,
+    /// Releases of the journal that were finished.
+    pub drained: Counter,
+    /// Attempts at them that failed.
+    pub release_failures: Counter,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -200,6 +208,30 @@ impl Metrics {
                 "margay_workload_mtu_bytes",
                 "MTU written for network plugins",
                 Gauge::default(),
+            ),
+            releases: put(
+                r,
+                "margay_journalled_releases",
+                "Releases of plugins that wait in the journal",
+                Gauge::default(),
+            ),
+            damaged_releases: put(
+                r,
+                "margay_damaged_releases",
+                "Files of the journal that were set aside because they make no sense",
+                Gauge::default(),
+            ),
+            drained: put(
+                r,
+                "margay_drained_releases",
+                "Releases of the journal that were finished",
+                Counter::default(),
+            ),
+            release_failures: put(
+                r,
+                "margay_release_failures",
+                "Attempts at releases of the journal that failed",
+                Counter::default(),
             ),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
+use margay_journal::Journal;
 use margay_netlink::{Netlink, table};
 use margay_route::{Ownership, TABLE_MAIN};
 use margay_store::Store;
@@ -26,9 +27,10 @@ use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::Metrics;
 use crate::plan::{self, Words};
+use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
-use crate::{files, sync};
+use crate::{files, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -59,6 +61,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let name_health = health.register("node-name", NAME_SILENCE);
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
+    let releases = health.register("releases", SILENCE);
     let mut tasks = JoinSet::new();
     serve::start(
         &config,
@@ -71,13 +74,21 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     .await?;
 
     let mut stop = signals.stop.clone();
-    let waiting = [&name_health, &kernel, &datastore];
+    let waiting = [&name_health, &kernel, &datastore, &releases];
     let mut hold = tokio::select! {
         begun = begin(&store, &config, &node, &me, &waiting) => begun?,
         _ = stop.changed() => return Ok(()),
     };
     name_health.ready(true, "held");
     metrics.name_held.set(1);
+
+    let journal = Journal::new(&config.releases_dir);
+    let drain = Drain::new(store.clone(), journal, node.clone(), metrics.clone());
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        drain.run(releases, stopped).await;
+        Ok("drain of the journal")
+    });
 
     let (told, events) = mpsc::channel(EVENTS);
     let seed = u64::from_be_bytes(identity::random()[..8].try_into().unwrap_or_default());
@@ -165,7 +176,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let picture = calculate(&state, &settings, &local);
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
     let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
-    let mut text = String::new();
+    let mut text = releases::foretell(&Journal::new(&config.releases_dir));
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use margay_call::{Hints, from_store, now, open, random, request};
+use margay_call::{Hints, Releasing, environment, from_store, now, open, random, request};
 use margay_cni::error::Error;
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
+use margay_ipam_core::detach::addresses_of;
 use margay_ipam_core::{Allocator, Assignment, Companion};
 use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
@@ -22,7 +23,7 @@ use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
-use crate::record::{Failure, Recording, addresses_of};
+use crate::record::{Failure, Recording};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -48,9 +49,13 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     let kernel = Kernel::open(call)?;
     let names = identity.host_interfaces(config.interface_prefix.as_deref())?;
     let store = open(&config.shared)?;
+    let releasing = Releasing::read(&call.conf, &environment);
+    releasing
+        .finish(call, &store, &identity.release(Vec::new()))
+        .await?;
     let mut host_name = kernel.free_name(names.clone(), &identity).await?;
     loop {
-        let endpoint = assign(config, call, &store, &identity, &host_name).await?;
+        let endpoint = assign(config, call, &store, &releasing, &identity, &host_name).await?;
         let made = make(config, &kernel, &identity, &endpoint).await;
         let fault = match made {
             Ok(plan) => {
@@ -62,7 +67,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
         if endpoint.recorded_before {
             return Err(fault.into());
         }
-        undo(config, call, &store, &identity).await;
+        undo(call, &releasing, &identity, &host_name).await;
         // Another container whose id begins alike was faster to take the interface's name.
         if !fault.is_taken_name() || host_name == names[1] {
             return Err(fault.into());
@@ -76,6 +81,7 @@ async fn assign(
     config: &Config,
     call: &Request,
     store: &Datastore,
+    releasing: &Releasing,
     identity: &Identity,
     host_name: &str,
 ) -> Result<Endpoint, Error> {
@@ -133,7 +139,7 @@ async fn assign(
                 endpoint.delegated = Some(answered);
                 let recorded = recording.commit(store, &endpoint.addresses).await;
                 if recorded.is_err() {
-                    undo(config, call, store, identity).await;
+                    undo(call, releasing, identity, host_name).await;
                 }
                 recorded?;
             }
@@ -204,8 +210,9 @@ async fn make(
 }
 
 /// Takes back what the call assigned and recorded. Failures are logged: DEL and clean-up come after.
-async fn undo(config: &Config, call: &Request, store: &Datastore, identity: &Identity) {
-    if let Err(error) = del::release(config, call, store, identity).await {
+async fn undo(call: &Request, releasing: &Releasing, identity: &Identity, host_name: &str) {
+    let interfaces = vec![host_name.to_owned()];
+    if let Err(error) = del::release(call, releasing, identity, interfaces).await {
         log(
             Level::Warning,
             &format!("taking back the failed ADD: {error}"),

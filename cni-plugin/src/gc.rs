@@ -34,7 +34,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         let began = now();
         for endpoint in endpoints(&store, &node).await? {
             if is_stale(&endpoint, call.conf.name(), &valid, began) {
-                let gone = remove(config, call, &endpoint).await;
+                let gone = remove(call, &endpoint).await;
                 failures.extend(gone.err().map(|error| error.to_string()));
             }
         }
@@ -90,7 +90,7 @@ fn is_stale(
 }
 
 /// Carries out the DEL that the runtime never sent.
-async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+async fn remove(call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
     let spec = &endpoint.spec;
     let mut gone = call.clone();
     gone.container_id = spec.container_id.clone().unwrap_or_default();
@@ -105,5 +105,5 @@ async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) ->
         Level::Info,
         &format!("GC removes {}/{}", gone.container_id, gone.ifname),
     );
-    del::run(Ok(config), &gone).await
+    del::run(&gone).await
 }

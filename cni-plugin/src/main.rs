@@ -47,8 +47,7 @@ impl Plugin for Margay {
     }
 
     fn del(&self, request: &Request) -> Result<(), Error> {
-        let config = Config::read(&request.conf, &environment);
-        block_on(del::run(config.as_ref(), request))
+        block_on(del::run(request))
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {

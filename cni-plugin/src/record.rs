@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use margay_call::{datastore_ready, from_ipam, from_store};
 use margay_cni::error::{Error, code};
 use margay_ipam_core::allocator::Proceed;
-use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
+use margay_ipam_core::{Companion, IpamError};
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
@@ -200,115 +200,6 @@ impl Companion for Recording<'_> {
         }
         Ok(writes)
     }
-}
-
-/// Removes the endpoint of a DEL, unless it belongs to a newer container.
-#[derive(Debug)]
-pub(crate) struct Removal<'a> {
-    pub(crate) identity: &'a Identity,
-    found: Option<(WorkloadEndpoint, margay_store::Revision)>,
-    /// Whether addresses are held under the handle that old versions used.
-    pub(crate) has_legacy_handle: bool,
-}
-
-impl<'a> Removal<'a> {
-    pub(crate) fn new(identity: &'a Identity) -> Self {
-        Self {
-            identity,
-            found: None,
-            has_legacy_handle: false,
-        }
-    }
-
-    /// Removes the endpoint alone, whose addresses another IPAM plugin released.
-    pub(crate) async fn commit<S: Store>(&mut self, store: &S) -> Result<(), Error> {
-        for _ in 0..MOST_ATTEMPTS {
-            let snapshot = store
-                .read_many(&self.reads())
-                .await
-                .map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers)
-                .map_err(|failure| failure.0)?;
-            let writes = self.writes(&[]).map_err(|failure| failure.0)?;
-            if writes.is_empty() {
-                return Ok(());
-            }
-            match store
-                .commit(&Batch { writes })
-                .await
-                .map_err(|error| from_store(&error))?
-            {
-                Outcome::Committed(_) => return Ok(()),
-                Outcome::Conflict(_) => {}
-            }
-        }
-        Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "endpoint {} is being changed by others",
-                self.identity.stored_name
-            ),
-        ))
-    }
-}
-
-impl Companion for Removal<'_> {
-    type Error = Failure;
-
-    fn reads(&self) -> Vec<Read> {
-        vec![
-            Read::Get(self.identity.endpoint_key()),
-            Read::Exists(Key::Handle(self.identity.legacy_handle.clone())),
-        ]
-    }
-
-    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
-        let [endpoint, legacy] = answers else {
-            return Err(Error::new(
-                code::INTERNAL,
-                "the store answered fewer reads than were sent",
-            )
-            .into());
-        };
-        self.has_legacy_handle = !legacy.entries.is_empty();
-        // A record that cannot be read cannot tell whose it is, and is left to people.
-        self.found = endpoint
-            .entries
-            .first()
-            .map(decode)
-            .transpose()?
-            .filter(|(held, _)| {
-                held.spec
-                    .container_id
-                    .as_deref()
-                    .is_none_or(|id| id == self.identity.container_id)
-            });
-        Ok(Proceed::Go)
-    }
-
-    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        let delete =
-            |(held, revision): &(WorkloadEndpoint, _)| Write::delete(held.key(), *revision);
-        Ok(self.found.iter().map(delete).collect())
-    }
-}
-
-impl ReleaseCompanion for Removal<'_> {
-    fn also(&self) -> Vec<IpAddr> {
-        self.found
-            .iter()
-            .flat_map(|(held, _)| addresses_of(held))
-            .collect()
-    }
-}
-
-/// The addresses that an endpoint records; texts that are none are passed over.
-pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
-    let networks = endpoint.spec.ip_networks.iter();
-    networks
-        .filter_map(|text| text.parse::<Cidr>().ok())
-        .map(|cidr| cidr.address())
-        .collect()
 }
 
 fn decode(entry: &Entry) -> Result<(WorkloadEndpoint, margay_store::Revision), Error> {

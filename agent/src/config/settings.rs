@@ -98,6 +98,12 @@ pub const SETTINGS: &[Setting] = &[
         "Where the files nodename and mtu are written",
     ),
     both(
+        "MARGAY_RELEASES_DIR",
+        "releases-dir",
+        "/var/lib/margay/releases",
+        "Where plugins journal releases for the agent: releases/ below their state_dir",
+    ),
+    both(
         "MARGAY_RUN_DIR",
         "run-dir",
         "/var/run/calico",

@@ -17,9 +17,8 @@ pub struct Hints {
 impl Hints {
     /// Hints of this node; `state_dir` of the configuration says where (default `/var/lib/margay`).
     pub fn of(conf: &Map<String, Value>, node: &str) -> Self {
-        let directory = text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY);
         Self {
-            file: PathBuf::from(directory).join(format!("blocks-{}", node.replace('/', "_"))),
+            file: PathBuf::from(state_dir(conf)).join(format!("blocks-{}", node.replace('/', "_"))),
         }
     }
 
@@ -61,6 +60,11 @@ impl Hints {
             let _ = fs::remove_file(&temporary);
         }
     }
+}
+
+/// Where the plugins keep what they know from call to call.
+pub(crate) fn state_dir(conf: &Map<String, Value>) -> &str {
+    text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY)
 }
 
 const DEFAULT_DIRECTORY: &str = "/var/lib/margay";

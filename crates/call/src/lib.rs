@@ -11,6 +11,7 @@ mod keys;
 mod node;
 mod process;
 mod random;
+mod release;
 mod store;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
@@ -21,6 +22,7 @@ pub use keys::{CONTAINER_KEYS, IPAM_KEYS, KEYS, POLICY_KEYS, check};
 pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};
+pub use release::Releasing;
 pub use store::{datastore_ready, open};
 
 use margay_cni::NetConf;

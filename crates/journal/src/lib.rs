@@ -10,8 +10,8 @@
 mod release;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime};
@@ -24,11 +24,19 @@ pub struct Journal {
     directory: PathBuf,
 }
 
+/// One writing of a release: a later one of the same attachment has the same path, but is another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filed {
+    /// The file.
+    pub path: PathBuf,
+    inode: u64,
+}
+
 /// A release with the file that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The file.
-    pub path: PathBuf,
+    pub filed: Filed,
     /// The release.
     pub release: Release,
 }
@@ -38,8 +46,10 @@ pub struct Entry {
 pub struct Content {
     /// The releases, in order of their files' names.
     pub entries: Vec<Entry>,
-    /// Files that could not be used and were set aside by this reading, with the reason.
+    /// Files that make no sense, with the reason.
     pub damaged: Vec<(PathBuf, String)>,
+    /// Drafts that a killed writer left an hour ago or earlier.
+    pub stale: Vec<PathBuf>,
 }
 
 /// What went wrong with a file of the journal.
@@ -78,9 +88,9 @@ impl Journal {
         self.directory.join(format!("{}.json", attachment.digest()))
     }
 
-    /// Whether a release of the attachment waits.
-    pub fn holds(&self, attachment: &Attachment) -> bool {
-        self.file(attachment).exists()
+    /// The file of an attachment's release, where one waits.
+    pub fn waiting(&self, attachment: &Attachment) -> Option<Filed> {
+        Filed::at(self.file(attachment))
     }
 
     /// Writes a release; when this returns it survives a loss of power. An earlier one of the same
@@ -112,8 +122,7 @@ impl Journal {
         Ok(path)
     }
 
-    /// Everything that waits. A file that makes no sense is renamed, so that it is told of once; drafts
-    /// that a killed writer left are removed after an hour.
+    /// Everything that waits. Changes nothing.
     ///
     /// # Errors
     /// The directory exists and cannot be read.
@@ -128,21 +137,30 @@ impl Journal {
             let path = file.map_err(failed("read", &self.directory))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with('.') {
-                remove_stale(&path);
+                content.stale.extend(is_stale(&path).then_some(path));
             } else if name.ends_with(".json") {
                 match read_release(&path) {
-                    Ok(Some(release)) => content.entries.push(Entry { path, release }),
+                    Ok(Some(entry)) => content.entries.push(entry),
                     Ok(None) => {}
-                    Err(reason) => {
-                        // One that cannot even be renamed is told of again; it blocks nothing.
-                        let _ = fs::rename(&path, path.with_extension(DAMAGED));
-                        content.damaged.push((path, reason));
-                    }
+                    Err(reason) => content.damaged.push((path, reason)),
                 }
             }
         }
-        content.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        content
+            .entries
+            .sort_by(|a, b| a.filed.path.cmp(&b.filed.path));
         Ok(content)
+    }
+
+    /// Sets damaged files aside under the ending `.damaged`, for people, and removes stale drafts. A file with
+    /// which that fails is found again by the next reading, and blocks nothing.
+    pub fn tidy(&self, content: &Content) {
+        for (path, _) in &content.damaged {
+            let _ = fs::rename(path, path.with_extension(DAMAGED));
+        }
+        for path in &content.stale {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// Number of files that were set aside as damaged and still lie there.
@@ -156,20 +174,19 @@ impl Journal {
             .count()
     }
 
-    /// The release of an attachment; `None` where none waits, or its file makes no sense.
-    pub fn find(&self, attachment: &Attachment) -> Option<Entry> {
-        let path = self.file(attachment);
-        let release = read_release(&path).ok().flatten()?;
-        Some(Entry { path, release })
-    }
-
-    /// Removes a release that is finished. One that is gone already is no error.
+    /// Removes a release that is finished. One that is gone already, or was written anew since, is left as
+    /// it is.
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn remove(&self, path: &Path) -> Result<(), JournalError> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
+    pub fn remove(&self, filed: &Filed) -> Result<(), JournalError> {
+        if !filed.still_waits() {
+            return Ok(());
+        }
+        match fs::remove_file(&filed.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &filed.path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -214,6 +231,19 @@ impl Journal {
     }
 }
 
+impl Filed {
+    fn at(path: PathBuf) -> Option<Self> {
+        let inode = fs::metadata(&path).ok()?.ino();
+        Some(Self { path, inode })
+    }
+
+    /// Whether the release still waits, in this very file.
+    pub fn still_waits(&self) -> bool {
+        // A writer makes its file before it replaces the old one, so the two never share an inode.
+        fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError {
@@ -228,9 +258,14 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// `None` where the file went away meanwhile.
-fn read_release(path: &Path) -> Result<Option<Release>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+fn read_release(path: &Path) -> Result<Option<Entry>, String> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.read_to_end(&mut text)?;
+        file.metadata()
+    });
+    let inode = match read {
+        Ok(found) => found.ino(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
@@ -239,17 +274,17 @@ fn read_release(path: &Path) -> Result<Option<Release>, String> {
     if path.file_stem().is_none_or(|stem| *stem != *digest) {
         return Err("its name is not that of the attachment it holds".to_owned());
     }
-    Ok(Some(release))
+    let path = path.to_owned();
+    let filed = Filed { path, inode };
+    Ok(Some(Entry { filed, release }))
 }
 
-fn remove_stale(path: &Path) {
+fn is_stale(path: &Path) -> bool {
     let age = fs::metadata(path)
         .and_then(|found| found.modified())
         .ok()
         .and_then(|at| SystemTime::now().duration_since(at).ok());
-    if age.is_some_and(|age| age > STALE) {
-        let _ = fs::remove_file(path);
-    }
+    age.is_some_and(|age| age > STALE)
 }
 
 /// Name of the journal's directory below a state directory.
@@ -296,18 +331,32 @@ mod tests {
         journal.write(&release("c2")).unwrap();
         let content = journal.read().unwrap();
         assert_eq!(content.entries.len(), 2);
+        let first = journal.waiting(&release("c1").attachment).unwrap();
+        assert_eq!(first.path, path);
         assert!(content.entries.contains(&Entry {
-            path: path.clone(),
+            filed: first.clone(),
             release: release("c1")
         }));
-        assert!(journal.holds(&release("c1").attachment));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        journal.remove(&path).unwrap();
-        journal.remove(&path).unwrap();
-        assert!(journal.find(&release("c1").attachment).is_none());
-        let left = journal.find(&release("c2").attachment).unwrap();
+        journal.remove(&first).unwrap();
+        journal.remove(&first).unwrap();
+        assert!(journal.waiting(&release("c1").attachment).is_none());
+        let left = journal.read().unwrap().entries.remove(0);
         assert_eq!(left.release, release("c2"));
+    }
+
+    #[test]
+    fn a_release_written_anew_is_not_removed_with_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path());
+        journal.write(&release("c1")).unwrap();
+        let old = journal.read().unwrap().entries.remove(0).filed;
+        assert!(old.still_waits());
+        journal.write(&release("c1")).unwrap();
+        assert!(!old.still_waits());
+        journal.remove(&old).unwrap();
+        assert_eq!(journal.read().unwrap().entries.len(), 1);
     }
 
     #[test]
@@ -335,6 +384,7 @@ mod tests {
         let content = journal.read().unwrap();
         assert_eq!(content.entries.len(), 1);
         assert_eq!(content.damaged.len(), 2, "{:?}", content.damaged);
+        journal.tidy(&content);
         let again = journal.read().unwrap();
         assert_eq!((again.entries.len(), again.damaged.len()), (1, 0));
         assert_eq!(journal.damaged(), 2);
@@ -349,11 +399,12 @@ mod tests {
         fs::write(&leftover, "half").unwrap();
         journal.write(&release("c1")).unwrap();
         assert_eq!(journal.read().unwrap().entries.len(), 1);
+        journal.tidy(&journal.read().unwrap());
         assert!(leftover.exists(), "it may still be in use");
         let old = SystemTime::now() - STALE * 2;
         let file = File::options().write(true).open(&leftover).unwrap();
         file.set_modified(old).unwrap();
-        journal.read().unwrap();
+        journal.tidy(&journal.read().unwrap());
         assert!(!leftover.exists());
     }
 
