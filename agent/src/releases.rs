@@ -178,7 +178,11 @@ impl<S: Store> Drain<S> {
 
 impl Failure {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Ipam(IpamError::Store(error)) if error.is_transient())
+        match self {
+            Self::Ipam(IpamError::Store(error)) => error.is_transient(),
+            Self::Ipam(IpamError::Uninitialised) => true,
+            _ => false,
+        }
     }
 }
 
@@ -223,6 +227,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use margay_journal::Attachment;
+    use margay_model::resource::cluster::ClusterInformation;
     use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
     use margay_model::{Metadata, Prefix};
     use margay_store::memory::{Fault, Memory};
@@ -271,6 +276,13 @@ mod tests {
         store.put_raw(&endpoint.key().path(), &endpoint.encode().unwrap());
     }
 
+    fn initialised() -> Memory {
+        let store = Memory::new();
+        let cluster = ClusterInformation::new(Metadata::named("default"), Default::default());
+        store.put_raw(&cluster.key().path(), &cluster.encode().unwrap());
+        store
+    }
+
     async fn endpoints(store: &Memory) -> usize {
         let prefix = Prefix::Resources(Kind::WorkloadEndpoint);
         store.list(&prefix).await.unwrap().entries.len()
@@ -285,7 +297,7 @@ mod tests {
     fn r2_what_waits_is_finished_also_where_the_plugin_did_not_know_the_node() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let (store, journal) = (Memory::new(), Journal::new(dir.path()));
+            let (store, journal) = (initialised(), Journal::new(dir.path()));
             let mut drain = drain(&store, &journal);
             for node in [Some("n1"), None] {
                 endpoint(&store, "c1");
@@ -304,7 +316,7 @@ mod tests {
     fn d06_a_newer_container_keeps_its_endpoint() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let (store, journal) = (Memory::new(), Journal::new(dir.path()));
+            let (store, journal) = (initialised(), Journal::new(dir.path()));
             endpoint(&store, "c2");
             journal.write(&release("c1", Some("n1"))).unwrap();
             assert_eq!(drain(&store, &journal).pass().await, Pass::Complete(0));
@@ -316,7 +328,7 @@ mod tests {
     fn a_release_waits_until_the_store_is_back_and_damage_keeps_nothing_back() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let (store, journal) = (Memory::new(), Journal::new(dir.path()));
+            let (store, journal) = (initialised(), Journal::new(dir.path()));
             let mut drain = drain(&store, &journal);
             endpoint(&store, "c1");
             journal.write(&release("c1", Some("n1"))).unwrap();
@@ -333,10 +345,22 @@ mod tests {
     }
 
     #[test]
+    fn r9_an_emptied_store_finishes_nothing() {
+        run(async {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = Journal::new(dir.path());
+            journal.write(&release("c1", Some("n1"))).unwrap();
+            let broken = drain(&Memory::new(), &journal).pass().await;
+            assert!(matches!(broken, Pass::BrokenOff(_)), "{broken:?}");
+            assert!(foretell(&journal).contains("net.c1"));
+        });
+    }
+
+    #[test]
     fn a_record_that_cannot_be_read_is_left_to_people_and_does_not_hinder_others() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let (store, journal) = (Memory::new(), Journal::new(dir.path()));
+            let (store, journal) = (initialised(), Journal::new(dir.path()));
             let key = Key::namespaced(Kind::WorkloadEndpoint, "default", NAME);
             store.put_raw(&key.path(), b"torn");
             journal.write(&release("c1", Some("n1"))).unwrap();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
-use margay_model::{Cidr, Key};
+use margay_model::{Cidr, Key, Kind};
 use margay_store::{Answer, Entry, Read, Revision, Store, Write};
 
 use crate::allocator::{Allocator, Companion, Proceed};
@@ -48,7 +48,7 @@ impl<S: Store> Allocator<'_, S> {
     /// more: whoever takes the release over must say so before changing what has been read.
     ///
     /// # Errors
-    /// The store failed, an object is damaged, or others kept changing what was to be removed.
+    /// The store failed or was emptied, an object is damaged, or others kept changing what was to be removed.
     pub async fn detach(
         &self,
         detach: &Detach,
@@ -102,24 +102,25 @@ impl Companion for Removal<'_> {
     type Error = IpamError;
 
     fn reads(&self) -> Vec<Read> {
+        let cluster = Key::resource(Kind::ClusterInformation, "default");
+        let endpoint = self.detach.endpoint.clone();
         let legacy = self.detach.legacy_handle.clone().map(Key::Handle);
-        let endpoint = self.detach.endpoint.clone().map(Read::Get);
-        endpoint
-            .into_iter()
-            .chain(legacy.map(Read::Exists))
-            .collect()
+        let mut reads = vec![Read::Exists(cluster)];
+        reads.extend(endpoint.map(Read::Get));
+        reads.extend(legacy.map(Read::Exists));
+        reads
     }
 
     fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, IpamError> {
-        let (mut endpoint, mut rest) = (None, answers);
-        if self.detach.endpoint.is_some()
-            && let Some((first, others)) = answers.split_first()
-        {
-            (endpoint, rest) = (first.entries.first(), others);
+        let mut answers = answers.iter().map(|answer| answer.entries.first());
+        if answers.next().flatten().is_none() {
+            return Err(IpamError::Uninitialised);
         }
-        self.has_legacy_handle = rest.iter().any(|answer| !answer.entries.is_empty());
+        let asked_for_endpoint = self.detach.endpoint.is_some();
+        let endpoint = asked_for_endpoint.then(|| answers.next()).flatten();
+        self.has_legacy_handle = answers.next().flatten().is_some();
         // A record that cannot be read cannot tell whose it is, and is left to people.
-        let endpoint = endpoint.map(decode).transpose()?;
+        let endpoint = endpoint.flatten().map(decode).transpose()?;
         self.found = endpoint.filter(|(held, _)| self.is_ours(held));
         if (self.still_due)() {
             return Ok(Proceed::Go);

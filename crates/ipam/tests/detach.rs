@@ -10,7 +10,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{NOW, addresses, node, pool, request, want};
+use common::{NOW, addresses, initialised, node, pool, request, want};
 use margay_ipam_core::{Allocator, Detach, Detached, IpamError, NoCompanion};
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::{Family, Key, Kind, Metadata, Prefix};
@@ -23,6 +23,7 @@ fn cluster() -> Memory {
     let memory = Memory::new();
     pool(&memory, "pool-a", "192.168.0.0/16", |_| {});
     node(&memory, "n1", &[]);
+    initialised(&memory);
     memory
 }
 
@@ -134,4 +135,11 @@ async fn a_damaged_endpoint_stays_with_its_addresses() {
     assert!(matches!(error, Err(IpamError::Damaged { .. })), "{error:?}");
     let held = memory.get(&Key::Handle("net.c1".to_owned())).await;
     assert!(held.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn r9_an_emptied_store_is_not_taken_for_one_that_holds_nothing() {
+    let (memory, due) = (Memory::new(), of("c1"));
+    let gone = Allocator::new(&memory).detach(&due, &|| true).await;
+    assert_eq!(gone, Err(IpamError::Uninitialised));
 }
