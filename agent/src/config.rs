@@ -31,6 +31,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where plugins journal releases that they could not finish.
     pub releases_dir: PathBuf,
+    /// How long a container's interface must be gone before its endpoint is given back; `None` is for ever.
+    pub cleanup_grace: Option<Duration>,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -197,6 +199,8 @@ impl Config {
             releases_dir: source
                 .path("MARGAY_RELEASES_DIR")?
                 .unwrap_or_else(|| RELEASES_DIR.into()),
+            cleanup_grace: Some(source.duration("MARGAY_CLEANUP_GRACE")?.unwrap_or(GRACE))
+                .filter(|grace| !grace.is_zero()),
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -248,6 +252,7 @@ impl NodeAddress {
     }
 }
 
+const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
 const RUN_DIR: &str = "/var/run/calico";
 const STATE_DIR: &str = "/var/lib/calico";
@@ -270,6 +275,9 @@ mod tests {
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/calico"));
         let releases = "/var/lib/margay/releases";
         assert_eq!(config.releases_dir, PathBuf::from(releases));
+        assert_eq!(config.cleanup_grace, Some(Duration::from_secs(60)));
+        let never = with(&[("MARGAY_CLEANUP_GRACE", "0")]).unwrap();
+        assert_eq!(never.cleanup_grace, None);
         assert_eq!(
             config.status_dir(),
             Some(PathBuf::from("/var/run/calico/endpoint-status"))

@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod autodetect;
 pub mod calculate;
+pub mod cleanup;
 pub mod config;
 pub mod error;
 pub mod files;

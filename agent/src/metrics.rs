@@ -63,6 +63,12 @@ pub struct Metrics {
     pub drained: Counter,
     /// Attempts at them that failed.
     pub release_failures: Counter,
+    /// Endpoints of dead containers that were given back.
+    pub cleaned_up: Counter,
+    /// Attempts at them that failed.
+    pub cleanup_failures: Counter,
+    /// Whether suspiciously many of them are held back.
+    pub cleanup_held: Gauge,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -232,6 +238,24 @@ impl Metrics {
                 "margay_release_failures",
                 "Attempts at releases of the journal that failed",
                 Counter::default(),
+            ),
+            cleaned_up: put(
+                r,
+                "margay_cleaned_up_endpoints",
+                "Endpoints of containers gone without DEL that were given back",
+                Counter::default(),
+            ),
+            cleanup_failures: put(
+                r,
+                "margay_cleanup_failures",
+                "Attempts at giving back endpoints of containers gone without DEL that failed",
+                Counter::default(),
+            ),
+            cleanup_held: put(
+                r,
+                "margay_cleanup_held",
+                "1 while endpoints are not given back because suspiciously many are without interface",
+                Gauge::default(),
             ),
         }
     }

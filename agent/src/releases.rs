@@ -157,6 +157,7 @@ impl<S: Store> Drain<S> {
             handle: release.handle.clone(),
             legacy_handle: release.legacy_handle.clone(),
             endpoint: endpoint.transpose()?,
+            endpoint_at: None,
             hints: Vec::new(),
             now: identity::now(),
         })

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
 use crate::calculate::calculate;
+use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::identity::{self, Holder};
@@ -97,6 +98,22 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         follower.await;
         Ok("follower of the datastore")
     });
+    let sightings = config.cleanup_grace.map(|grace| {
+        let (seen, sightings) = mpsc::channel(1);
+        let sweep = Sweep {
+            store: store.clone(),
+            node: node.clone(),
+            grace,
+            metrics: metrics.clone(),
+            status: status.clone(),
+        };
+        let accept = signals.accept.clone();
+        tasks.spawn(async move {
+            sweep.run(sightings, accept).await;
+            Ok("clean-up")
+        });
+        seen
+    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -106,6 +123,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         kernel,
         store: datastore,
         status: status.clone(),
+        sightings,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -177,6 +195,13 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
     let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
     let mut text = releases::foretell(&Journal::new(&config.releases_dir));
+    if let Some(grace) = config.cleanup_grace {
+        for suspect in Sighting::of(&state, &interfaces).suspects.values() {
+            text.push_str(&format!(
+                "give back, unless it comes back within {grace:?}: {suspect}\n"
+            ));
+        }
+    }
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",

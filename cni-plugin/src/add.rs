@@ -17,13 +17,13 @@ use margay_model::resource::pool::IPPool;
 use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
-use margay_store::Store;
+use margay_store::{Revision, Store};
 
 use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
-use crate::record::{Failure, Recording};
+use crate::record::{Failure, Recording, claim};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ struct Endpoint {
     block_lengths: Vec<Option<u8>>,
     /// What a delegate answered.
     delegated: Option<ResultDoc>,
-    /// Whether an earlier call recorded it.
-    recorded_before: bool,
+    /// The record, where an earlier call made it.
+    recorded: Option<(WorkloadEndpoint, Revision)>,
 }
 
 /// Carries out an ADD.
@@ -56,7 +56,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     let mut host_name = kernel.free_name(names.clone(), &identity).await?;
     loop {
         let endpoint = assign(config, call, &store, &releasing, &identity, &host_name).await?;
-        let made = make(config, &kernel, &identity, &endpoint).await;
+        let made = make(config, &kernel, &store, &identity, &endpoint).await;
         let fault = match made {
             Ok(plan) => {
                 wait_for_policy(config, &identity).await;
@@ -64,7 +64,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
             }
             Err(fault) => fault,
         };
-        if endpoint.recorded_before {
+        if endpoint.recorded.is_some() {
             return Err(fault.into());
         }
         undo(call, &releasing, &identity, &host_name).await;
@@ -98,7 +98,7 @@ async fn assign(
         addresses: Vec::new(),
         block_lengths: Vec::new(),
         delegated: None,
-        recorded_before: false,
+        recorded: None,
     };
     match &config.ipam {
         Ipam::Own => {
@@ -153,14 +153,14 @@ async fn assign(
 
 /// The endpoint as an earlier call for the same container recorded it.
 async fn recorded(
-    found: WorkloadEndpoint,
+    found: (WorkloadEndpoint, Revision),
     mut endpoint: Endpoint,
     store: &Datastore,
 ) -> Result<Endpoint, Error> {
-    endpoint.addresses = addresses_of(&found);
-    endpoint.mac = recorded_mac(&found).unwrap_or(endpoint.mac);
-    if let Some(name) = found.spec.interface_name {
-        endpoint.host_name = name;
+    endpoint.addresses = addresses_of(&found.0);
+    endpoint.mac = recorded_mac(&found.0).unwrap_or(endpoint.mac);
+    if let Some(name) = &found.0.spec.interface_name {
+        endpoint.host_name.clone_from(name);
     }
     let pools = store.list(&Prefix::Resources(Kind::IPPool)).await;
     let pools: Vec<margay_ipam_core::pool::Pool> = pools
@@ -176,7 +176,7 @@ async fn recorded(
         .map(|address| pools.iter().find_map(|pool| pool.block_of(*address)))
         .map(|block| block.map(|block| block.length()))
         .collect();
-    endpoint.recorded_before = true;
+    endpoint.recorded = Some(found);
     Ok(endpoint)
 }
 
@@ -184,6 +184,7 @@ async fn recorded(
 async fn make(
     config: &Config,
     kernel: &Kernel,
+    store: &Datastore,
     identity: &Identity,
     endpoint: &Endpoint,
 ) -> Result<EndpointPlan, Fault> {
@@ -201,8 +202,11 @@ async fn make(
         &endpoint.addresses,
         &destinations,
     )?;
-    if endpoint.recorded_before && kernel.problems(&plan, None).await?.is_empty() {
-        return Ok(plan);
+    if let Some((held, revision)) = &endpoint.recorded {
+        if kernel.problems(&plan, None).await?.is_empty() {
+            return Ok(plan);
+        }
+        claim(store, held, *revision).await?;
     }
     progress("setting up the interfaces");
     kernel.set_up(&plan).await?;

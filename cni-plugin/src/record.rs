@@ -14,6 +14,29 @@ use margay_store::{Answer, Batch, Entry, Outcome, Read, Store, Write};
 
 use crate::identity::Identity;
 
+/// Writes a record as it is, before the interfaces it names are made again: whoever has seen it without them
+/// since, and is about to remove it for that, is too late then.
+///
+/// # Errors
+/// Code 11 when it has just been removed or written, or the store's failure.
+pub(crate) async fn claim<S: Store>(
+    store: &S,
+    held: &WorkloadEndpoint,
+    revision: margay_store::Revision,
+) -> Result<(), Error> {
+    let key = held.key();
+    let value = encode(&key, held.encode())?;
+    let batch = Batch::of([Write::update(key.clone(), value, revision)]);
+    let outcome = store.commit(&batch).await;
+    match outcome.map_err(|error| from_store(&error))? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Conflict(_) => Err(Error::new(
+            code::TRY_AGAIN_LATER,
+            format!("{key} has just been changed by others"),
+        )),
+    }
+}
+
 /// An error of a call, from whichever side.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) Error);
@@ -43,7 +66,7 @@ pub(crate) struct Recording<'a> {
     /// Random bytes for the UIDs of the endpoint and its profile.
     pub(crate) random: [[u8; 16]; 2],
     /// The endpoint, where an earlier call recorded it for the same container.
-    pub(crate) found: Option<WorkloadEndpoint>,
+    pub(crate) found: Option<(WorkloadEndpoint, margay_store::Revision)>,
     replaced: Option<(WorkloadEndpoint, margay_store::Revision)>,
     has_profile: bool,
 }
@@ -178,7 +201,7 @@ impl Companion for Recording<'_> {
         if let Some((held, revision)) = endpoint.entries.first().map(decode).transpose()? {
             let same = held.spec.container_id.as_deref() == Some(&*self.identity.container_id);
             if same && !held.spec.ip_networks.is_empty() {
-                self.found = Some(held);
+                self.found = Some((held, revision));
                 return Ok(Proceed::Stop);
             }
             self.replaced = Some((held, revision));

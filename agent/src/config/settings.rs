@@ -104,6 +104,12 @@ pub const SETTINGS: &[Setting] = &[
         "Where plugins journal releases for the agent: releases/ below their state_dir",
     ),
     both(
+        "MARGAY_CLEANUP_GRACE",
+        "cleanup-grace",
+        "60",
+        "Seconds for which a container's interface must be gone before its endpoint is given back; 0 is never",
+    ),
+    both(
         "MARGAY_RUN_DIR",
         "run-dir",
         "/var/run/calico",

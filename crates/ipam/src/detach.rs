@@ -26,6 +26,8 @@ pub struct Detach {
     pub legacy_handle: Option<String>,
     /// The endpoint's key, where there may be an endpoint.
     pub endpoint: Option<Key>,
+    /// The revision that the endpoint must still have; nothing is done where it has another or is gone.
+    pub endpoint_at: Option<Revision>,
     /// Blocks that will likely be needed.
     pub hints: Vec<Cidr>,
     /// The time.
@@ -122,7 +124,9 @@ impl Companion for Removal<'_> {
         // A record that cannot be read cannot tell whose it is, and is left to people.
         let endpoint = endpoint.flatten().map(decode).transpose()?;
         self.found = endpoint.filter(|(held, _)| self.is_ours(held));
-        if (self.still_due)() {
+        let found_at = self.found.as_ref().map(|(_, revision)| *revision);
+        let as_asked = self.detach.endpoint_at.is_none() || self.detach.endpoint_at == found_at;
+        if as_asked && (self.still_due)() {
             return Ok(Proceed::Go);
         }
         self.found = None;

@@ -57,6 +57,7 @@ fn of(container: &str) -> Detach {
         handle: format!("net.{container}"),
         legacy_handle: Some("prod.web".to_owned()),
         endpoint: Some(key()),
+        endpoint_at: None,
         hints: Vec::new(),
         now: NOW,
     }
@@ -142,4 +143,21 @@ async fn r9_an_emptied_store_is_not_taken_for_one_that_holds_nothing() {
     let (memory, due) = (Memory::new(), of("c1"));
     let gone = Allocator::new(&memory).detach(&due, &|| true).await;
     assert_eq!(gone, Err(IpamError::Uninitialised));
+}
+
+#[tokio::test]
+async fn r3_a_record_written_since_the_evidence_was_read_stays() {
+    let memory = cluster();
+    let address = assign(&memory, "net.c1").await;
+    endpoint(&memory, "c1", &address);
+    let seen = memory.get(&key()).await.unwrap().unwrap().revision;
+    endpoint(&memory, "c1", &address);
+    let (revision, mut due) = (memory.revision(), of("c1"));
+    due.endpoint_at = Some(seen);
+    let gone = Allocator::new(&memory).detach(&due, &|| true).await;
+    assert_eq!(gone.unwrap(), Detached::default());
+    assert_eq!(memory.revision(), revision);
+    due.endpoint_at = Some(memory.get(&key()).await.unwrap().unwrap().revision);
+    let gone = Allocator::new(&memory).detach(&due, &|| true).await;
+    assert_eq!(gone.unwrap().addresses.len(), 1);
 }
