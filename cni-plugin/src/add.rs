@@ -23,7 +23,7 @@ use crate::config::{Config, Ipam, netns};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, plan, recorded_mac};
-use crate::record::{Failure, Recording, claim};
+use crate::record::{Failure, Recording, claim, commit_alone};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ async fn assign(
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
                 endpoint.block_lengths = vec![None; endpoint.addresses.len()];
                 endpoint.delegated = Some(answered);
-                let recorded = recording.commit(store, &endpoint.addresses).await;
+                let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
                     undo(call, releasing, identity, host_name).await;
                 }

@@ -91,38 +91,6 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
-    pub(crate) async fn commit<S: Store>(
-        &mut self,
-        store: &S,
-        addresses: &[IpAddr],
-    ) -> Result<(), Error> {
-        for _ in 0..MOST_ATTEMPTS {
-            let snapshot = store
-                .read_many(&self.reads())
-                .await
-                .map_err(|error| from_store(&error))?;
-            self.inspect(&snapshot.answers)
-                .map_err(|failure| failure.0)?;
-            let writes = self.writes(addresses).map_err(|failure| failure.0)?;
-            match store
-                .commit(&Batch { writes })
-                .await
-                .map_err(|error| from_store(&error))?
-            {
-                Outcome::Committed(_) => return Ok(()),
-                Outcome::Conflict(_) => {}
-            }
-        }
-        Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "endpoint {} is being changed by others",
-                self.identity.stored_name
-            ),
-        ))
-    }
-
     fn endpoint(&self, addresses: &[IpAddr]) -> WorkloadEndpoint {
         let identity = self.identity;
         let mut metadata =
@@ -223,6 +191,40 @@ impl Companion for Recording<'_> {
         }
         Ok(writes)
     }
+}
+
+/// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
+///
+/// # Errors
+/// The store's, or code 11 when others keep changing the endpoint.
+pub(crate) async fn commit_alone<S: Store>(
+    store: &S,
+    recording: &mut Recording<'_>,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    for _ in 0..MOST_ATTEMPTS {
+        let snapshot = store
+            .read_many(&recording.reads())
+            .await
+            .map_err(|error| from_store(&error))?;
+        let proceed = recording.inspect(&snapshot.answers);
+        if proceed.map_err(|Failure(error)| error)? == Proceed::Stop {
+            return Ok(());
+        }
+        let writes = recording.writes(addresses);
+        let writes = writes.map_err(|Failure(error)| error)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let outcome = store.commit(&Batch { writes }).await;
+        if let Outcome::Committed(_) = outcome.map_err(|error| from_store(&error))? {
+            return Ok(());
+        }
+    }
+    Err(Error::new(
+        code::TRY_AGAIN_LATER,
+        "the endpoint's record is being changed by others; try again",
+    ))
 }
 
 fn decode(entry: &Entry) -> Result<(WorkloadEndpoint, margay_store::Revision), Error> {

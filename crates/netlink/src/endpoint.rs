@@ -233,7 +233,11 @@ async fn configure(
     outside.prepare(&plan.host).await?;
     within.prepare(&plan.container).await?;
     within.fill(&plan.container).await?;
-    outside.fill(&plan.host).await
+    outside.fill(&plan.host).await?;
+    // The host end came up before it had a carrier, and the kernel gives it its queue in a worker, which
+    // may be late: until then it drops what is sent. RTM_GETLINK makes the kernel do that work at once
+    // (`linkwatch_sync_dev` in rtnl_getlink, net/core/rtnetlink.c).
+    host.link(&veth.host_name).await.map(|_| ())
 }
 
 /// Who has the route to a destination, for people.

@@ -99,8 +99,12 @@ fn text(status: &Status) -> String {
         .routes
         .iter()
         .map(|route| {
-            let via = route.via.map(|via| via.to_string()).unwrap_or_default();
             let interface = route.interface.clone().unwrap_or_default();
+            let via = match route.via {
+                Some(via) => via.to_string(),
+                None if interface.is_empty() => "blackhole".to_owned(),
+                None => String::new(),
+            };
             vec![
                 route.destination.clone(),
                 via,
