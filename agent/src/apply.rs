@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::calculate::{Problem, calculate};
+use crate::cleanup::Sighting;
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
@@ -46,6 +47,8 @@ pub struct Parts {
     pub store: Reporter,
     /// Where the state of the node is shown.
     pub status: watch::Sender<Status>,
+    /// Where endpoints without an interface are told of; `None` tells nobody.
+    pub sightings: Option<mpsc::Sender<Sighting>>,
 }
 
 /// The task.
@@ -63,6 +66,8 @@ pub struct Engine {
     workloads: BTreeSet<u32>,
     /// Whether the store has been read once.
     synced: bool,
+    /// Whether what is known of the store is its word as it is now.
+    followed: bool,
     /// Whether deletions are made however many they are.
     trusted: bool,
     /// When the next comparison is due.
@@ -101,6 +106,7 @@ impl Engine {
             configured: BTreeMap::new(),
             workloads: BTreeSet::new(),
             synced: false,
+            followed: false,
             trusted: false,
             due: None,
             thorough: true,
@@ -123,6 +129,7 @@ impl Engine {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
+        let mut look = Instant::now() + self.look_pause();
         loop {
             let due = self.due.filter(|_| self.synced);
             tokio::select! {
@@ -157,6 +164,10 @@ impl Engine {
                     self.hasten(Duration::ZERO);
                     refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
                 }
+                () = sleep_until(look), if self.parts.sightings.is_some() => {
+                    self.look().await;
+                    look = Instant::now() + self.look_pause();
+                }
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
             self.parts.kernel.live();
@@ -164,10 +175,31 @@ impl Engine {
         }
     }
 
+    /// Looks for endpoints without an interface, while what the store says is known.
+    async fn look(&mut self) {
+        let Some(sightings) = self.parts.sightings.as_ref().filter(|_| self.followed) else {
+            return;
+        };
+        match self.parts.netlink.interfaces().await {
+            // While the last look is still being acted on there is no hurry for another.
+            Ok(interfaces) => {
+                let _ = sightings.try_send(Sighting::of(&self.state, &interfaces));
+            }
+            Err(failed) => warn!(error = %failed, "the interfaces cannot be listed"),
+        }
+    }
+
+    /// Between two looks: several within the grace.
+    fn look_pause(&self) -> Duration {
+        let grace = self.parts.config.cleanup_grace.unwrap_or(FAR);
+        (grace / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+    }
+
     /// Takes in what the store says.
     fn hear(&mut self, event: follow::Event) {
         let metrics = &self.parts.metrics;
         if let Some(reason) = sync::held(&event) {
+            self.followed = false;
             metrics.store_held.set(1);
             self.parts
                 .status
@@ -177,6 +209,7 @@ impl Engine {
         }
         let updates = match event {
             follow::Event::Synced { updates, .. } => {
+                self.followed = true;
                 metrics.store_held.set(0);
                 metrics.resync_state.set(3);
                 self.parts
@@ -191,6 +224,7 @@ impl Engine {
             }
             follow::Event::Changed { updates, .. } => updates,
             follow::Event::Lost(error) => {
+                self.followed = false;
                 metrics.store_losses.inc();
                 metrics.resync_state.set(1);
                 let reason = format!("lost, its last word stays in force: {error}");
@@ -414,5 +448,8 @@ const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 /// Between signs of life while nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Bounds of the pause between two looks for endpoints without an interface.
+const SHORTEST_LOOK: Duration = Duration::from_millis(200);
+const LONGEST_LOOK: Duration = Duration::from_secs(15);
 /// As good as never.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -29,6 +29,10 @@ pub struct Config {
     pub nodename: Option<String>,
     /// Where `nodename` and `mtu` are kept.
     pub state_dir: PathBuf,
+    /// Where plugins journal releases that they could not finish.
+    pub releases_dir: PathBuf,
+    /// How long a container's interface must be gone before its endpoint is given back; `None` is for ever.
+    pub cleanup_grace: Option<Duration>,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -192,6 +196,11 @@ impl Config {
             state_dir: source
                 .path("MARGAY_STATE_DIR")?
                 .unwrap_or_else(|| STATE_DIR.into()),
+            releases_dir: source
+                .path("MARGAY_RELEASES_DIR")?
+                .unwrap_or_else(|| RELEASES_DIR.into()),
+            cleanup_grace: Some(source.duration("MARGAY_CLEANUP_GRACE")?.unwrap_or(GRACE))
+                .filter(|grace| !grace.is_zero()),
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -243,9 +252,11 @@ impl NodeAddress {
     }
 }
 
+const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
 const RUN_DIR: &str = "/var/run/calico";
 const STATE_DIR: &str = "/var/lib/calico";
+const RELEASES_DIR: &str = "/var/lib/margay/releases";
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +273,11 @@ mod tests {
     fn defaults_are_those_calico_users_know() {
         let config = with(&[]).unwrap();
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/calico"));
+        let releases = "/var/lib/margay/releases";
+        assert_eq!(config.releases_dir, PathBuf::from(releases));
+        assert_eq!(config.cleanup_grace, Some(Duration::from_secs(60)));
+        let never = with(&[("MARGAY_CLEANUP_GRACE", "0")]).unwrap();
+        assert_eq!(never.cleanup_grace, None);
         assert_eq!(
             config.status_dir(),
             Some(PathBuf::from("/var/run/calico/endpoint-status"))

@@ -79,6 +79,14 @@ pub fn now() -> Timestamp {
     )
 }
 
+/// When the machine started, by its clock as it is now; `None` where the kernel does not say.
+pub fn booted() -> Option<Timestamp> {
+    let text = read(Path::new(STATISTICS))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let seconds = line.trim().parse().ok()?;
+    Some(Timestamp { seconds, nanos: 0 })
+}
+
 /// Random bytes, good for identity and jitter, not for secrets.
 pub fn random() -> [u8; 16] {
     // The keys of every hasher derive from the system's random numbers, and no two are alike.
@@ -98,4 +106,5 @@ fn read(path: &Path) -> Option<String> {
 
 const MACHINE_ID: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const STATISTICS: &str = "/proc/stat";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";

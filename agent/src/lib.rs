@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod autodetect;
 pub mod calculate;
+pub mod cleanup;
 pub mod config;
 pub mod error;
 pub mod files;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod mtu;
 pub mod plan;
 pub mod register;
+pub mod releases;
 pub mod report;
 pub mod run;
 pub mod state;

@@ -55,6 +55,20 @@ pub struct Metrics {
     pub name_held: Gauge,
     /// The MTU in the file `mtu`.
     pub mtu: Gauge,
+    /// Releases that wait in the journal.
+    pub releases: Gauge,
+    /// Files of the journal that make no sense.
+    pub damaged_releases: Gauge,
+    /// Releases of the journal that were finished.
+    pub drained: Counter,
+    /// Attempts at them that failed.
+    pub release_failures: Counter,
+    /// Endpoints of dead containers that were given back.
+    pub cleaned_up: Counter,
+    /// Attempts at them that failed.
+    pub cleanup_failures: Counter,
+    /// Whether suspiciously many of them are held back.
+    pub cleanup_held: Gauge,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -199,6 +213,48 @@ impl Metrics {
                 r,
                 "margay_workload_mtu_bytes",
                 "MTU written for network plugins",
+                Gauge::default(),
+            ),
+            releases: put(
+                r,
+                "margay_journalled_releases",
+                "Releases of plugins that wait in the journal",
+                Gauge::default(),
+            ),
+            damaged_releases: put(
+                r,
+                "margay_damaged_releases",
+                "Files of the journal that were set aside because they make no sense",
+                Gauge::default(),
+            ),
+            drained: put(
+                r,
+                "margay_drained_releases",
+                "Releases of the journal that were finished",
+                Counter::default(),
+            ),
+            release_failures: put(
+                r,
+                "margay_release_failures",
+                "Attempts at releases of the journal that failed",
+                Counter::default(),
+            ),
+            cleaned_up: put(
+                r,
+                "margay_cleaned_up_endpoints",
+                "Endpoints of containers gone without DEL that were given back",
+                Counter::default(),
+            ),
+            cleanup_failures: put(
+                r,
+                "margay_cleanup_failures",
+                "Attempts at giving back endpoints of containers gone without DEL that failed",
+                Counter::default(),
+            ),
+            cleanup_held: put(
+                r,
+                "margay_cleanup_held",
+                "1 while endpoints are not given back because suspiciously many are without interface",
                 Gauge::default(),
             ),
         }

@@ -34,6 +34,8 @@ pub struct Status {
     pub problems: Vec<String>,
     /// Objects in the store that cannot be used.
     pub bad_objects: Vec<BadObject>,
+    /// Why dead containers' endpoints are not given back, where that is held.
+    pub cleanup_held: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
+use margay_journal::Journal;
 use margay_netlink::{Netlink, table};
 use margay_route::{Ownership, TABLE_MAIN};
 use margay_store::Store;
@@ -20,15 +21,17 @@ use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
 use crate::calculate::calculate;
+use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::Metrics;
 use crate::plan::{self, Words};
+use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
-use crate::{files, sync};
+use crate::{files, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -59,6 +62,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let name_health = health.register("node-name", NAME_SILENCE);
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
+    let releases = health.register("releases", SILENCE);
     let mut tasks = JoinSet::new();
     serve::start(
         &config,
@@ -71,7 +75,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     .await?;
 
     let mut stop = signals.stop.clone();
-    let waiting = [&name_health, &kernel, &datastore];
+    let waiting = [&name_health, &kernel, &datastore, &releases];
     let mut hold = tokio::select! {
         begun = begin(&store, &config, &node, &me, &waiting) => begun?,
         _ = stop.changed() => return Ok(()),
@@ -79,12 +83,36 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     name_health.ready(true, "held");
     metrics.name_held.set(1);
 
+    let journal = Journal::new(&config.releases_dir);
+    let drain = Drain::new(store.clone(), journal, node.clone(), metrics.clone());
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        drain.run(releases, stopped).await;
+        Ok("drain of the journal")
+    });
+
     let (told, events) = mpsc::channel(EVENTS);
     let seed = u64::from_be_bytes(identity::random()[..8].try_into().unwrap_or_default());
     let follower = sync::follow(store.clone(), seed, told, signals.accept.clone());
     tasks.spawn(async move {
         follower.await;
         Ok("follower of the datastore")
+    });
+    let sightings = config.cleanup_grace.map(|grace| {
+        let (seen, sightings) = mpsc::channel(1);
+        let sweep = Sweep {
+            store: store.clone(),
+            node: node.clone(),
+            grace,
+            metrics: metrics.clone(),
+            status: status.clone(),
+        };
+        let accept = signals.accept.clone();
+        tasks.spawn(async move {
+            sweep.run(sightings, accept).await;
+            Ok("clean-up")
+        });
+        seen
     });
     let engine = Engine::new(Parts {
         config,
@@ -95,6 +123,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         kernel,
         store: datastore,
         status: status.clone(),
+        sightings,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -165,7 +194,14 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let picture = calculate(&state, &settings, &local);
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
     let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
-    let mut text = String::new();
+    let mut text = releases::foretell(&Journal::new(&config.releases_dir));
+    if let Some(grace) = config.cleanup_grace {
+        for suspect in Sighting::of(&state, &interfaces).suspects.values() {
+            text.push_str(&format!(
+                "give back, unless it comes back within {grace:?}: {suspect}\n"
+            ));
+        }
+    }
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",

@@ -12,10 +12,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use margay_model::names::EndpointName;
 use margay_model::resource::pool::EncapMode;
+use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Kind, Prefix};
 use margay_route::Mac;
-use margay_store::Entry;
 use margay_store::follow::Update;
+use margay_store::{Entry, Revision};
 
 pub use felix::Settings;
 
@@ -30,6 +31,8 @@ pub struct State {
     pools: BTreeMap<String, Pool>,
     blocks: BTreeMap<Cidr, Block>,
     endpoints: BTreeMap<Key, Endpoint>,
+    /// Of those, the ones that containers' plugins made.
+    attachments: BTreeMap<Key, Attachment>,
     /// Keys of all workload endpoints of the cluster, this node's or not.
     cluster_endpoints: HashSet<Key>,
     felix: BTreeMap<String, Tunables>,
@@ -82,6 +85,19 @@ pub struct Endpoint {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+/// Whose an endpoint of this node is, as its record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The container's id.
+    pub container_id: String,
+    /// The interface in the container.
+    pub ifname: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The record's revision.
+    pub revision: Revision,
+}
+
 /// What a change touched: how soon it is to be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Touched {
@@ -102,6 +118,7 @@ impl State {
             pools: BTreeMap::new(),
             blocks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            attachments: BTreeMap::new(),
             cluster_endpoints: HashSet::new(),
             felix: BTreeMap::new(),
             bad: BTreeMap::new(),
@@ -158,6 +175,7 @@ impl State {
             Key::Block(cidr) if self.blocks.remove(cidr).is_some() => Touched::Cluster,
             Key::Resource { kind, name, .. } => match kind {
                 Kind::WorkloadEndpoint => {
+                    self.attachments.remove(key);
                     let known = self.cluster_endpoints.remove(key);
                     match (self.endpoints.remove(key), known) {
                         (Some(_), _) => Touched::Endpoint,
@@ -232,7 +250,12 @@ impl State {
         if identity.node != self.node {
             return Ok(Touched::Nothing);
         }
-        let endpoint = read::endpoint(identity, &entry.key, &entry.value)?;
+        // A record that has become bad is evidence of nothing.
+        self.attachments.remove(&entry.key);
+        let (endpoint, attachment) = read::endpoint(identity, entry)?;
+        if let Some(attachment) = attachment {
+            self.attachments.insert(entry.key.clone(), attachment);
+        }
         Ok(replace(
             &mut self.endpoints,
             entry.key.clone(),
@@ -269,6 +292,11 @@ impl State {
     /// This node's endpoints by key.
     pub fn endpoints(&self) -> &BTreeMap<Key, Endpoint> {
         &self.endpoints
+    }
+
+    /// Which of this node's endpoints are containers', by key.
+    pub fn attachments(&self) -> &BTreeMap<Key, Attachment> {
+        &self.attachments
     }
 
     /// Number of the cluster's workload endpoints.

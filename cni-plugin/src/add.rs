@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use margay_call::{Hints, Turn, from_ipam, from_store, now, open, random, request};
+use margay_call::{
+    Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random, request,
+};
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
+use margay_ipam_core::detach::addresses_of;
 use margay_ipam_core::{
     Allocator, Assignment, Companion, NoCompanion, Release, Request as AddressRequest,
 };
@@ -19,7 +22,7 @@ use margay_model::resource::pool::IPPool;
 use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
-use margay_store::Store;
+use margay_store::{Revision, Store};
 
 use crate::config::{Config, Ipam};
 use crate::del;
@@ -27,7 +30,7 @@ use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
-use crate::record::{Failure, Recording, addresses_of, commit_alone, delegated_to};
+use crate::record::{Failure, Recording, claim, commit_alone, delegated_to};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -39,8 +42,8 @@ struct Endpoint {
     block_lengths: Vec<Option<u8>>,
     /// What a delegate answered.
     delegated: Option<ResultDoc>,
-    /// Whether an earlier call recorded it.
-    recorded_before: bool,
+    /// The record, where an earlier call made it.
+    recorded: Option<(WorkloadEndpoint, Revision)>,
     /// The container of the same pod whose place it takes.
     predecessor: Option<Predecessor>,
 }
@@ -63,10 +66,23 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     };
     let call = &*adjusted;
     let store = open(&config.shared)?;
+    let releasing = Releasing::read(&call.conf, &environment);
+    releasing
+        .finish(call, &store, &identity.release(Vec::new()))
+        .await?;
     let mut host_name = kernel.free_name(names.clone(), &identity).await?;
     loop {
-        let endpoint = assign(config, call, &store, &identity, pod.as_ref(), &host_name).await?;
-        let made = make(config, &kernel, &identity, &endpoint).await;
+        let endpoint = assign(
+            config,
+            call,
+            &store,
+            &releasing,
+            &identity,
+            pod.as_ref(),
+            &host_name,
+        )
+        .await?;
+        let made = make(config, &kernel, &store, &identity, &endpoint).await;
         let fault = match made {
             Ok(plan) => {
                 wait_for_policy(config, &identity).await;
@@ -74,10 +90,10 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
             }
             Err(fault) => fault,
         };
-        if endpoint.recorded_before {
+        if endpoint.recorded.is_some() {
             return Err(fault.into());
         }
-        undo(config, call, &store, &identity).await;
+        undo(call, &releasing, &identity, &host_name).await;
         // Another container whose id begins alike was faster to take the interface's name.
         if !fault.is_taken_name() || host_name == names[1] {
             return Err(fault.into());
@@ -91,6 +107,7 @@ async fn assign(
     config: &Config,
     call: &Request,
     store: &Datastore,
+    releasing: &Releasing,
     identity: &Identity,
     pod: Option<&Pod>,
     host_name: &str,
@@ -108,7 +125,7 @@ async fn assign(
         addresses: Vec::new(),
         block_lengths: Vec::new(),
         delegated: None,
-        recorded_before: false,
+        recorded: None,
         predecessor: None,
     };
     let given = pod.map_or(&[][..], |pod| &pod.wishes.addresses_without_ipam);
@@ -157,7 +174,7 @@ async fn assign(
                 endpoint.delegated = Some(answered);
                 let recorded = commit_alone(store, &mut recording, &endpoint.addresses).await;
                 if recorded.is_err() {
-                    undo(config, call, store, identity).await;
+                    undo(call, releasing, identity, host_name).await;
                 }
                 recorded?;
             }
@@ -226,15 +243,15 @@ async fn hand_over(
 
 /// The endpoint as an earlier call for the same container recorded it.
 async fn recorded(
-    found: WorkloadEndpoint,
+    found: (WorkloadEndpoint, Revision),
     mut endpoint: Endpoint,
     store: &Datastore,
 ) -> Result<Endpoint, Error> {
-    endpoint.addresses = addresses_of(&found);
-    endpoint.mac = recorded_mac(&found).unwrap_or(endpoint.mac);
-    endpoint.delegated = delegated_to(&found);
-    if let Some(name) = found.spec.interface_name {
-        endpoint.host_name = name;
+    endpoint.addresses = addresses_of(&found.0);
+    endpoint.mac = recorded_mac(&found.0).unwrap_or(endpoint.mac);
+    endpoint.delegated = delegated_to(&found.0);
+    if let Some(name) = &found.0.spec.interface_name {
+        endpoint.host_name.clone_from(name);
     }
     let pools = store.list(&Prefix::Resources(Kind::IPPool)).await;
     let pools: Vec<margay_ipam_core::pool::Pool> = pools
@@ -250,7 +267,7 @@ async fn recorded(
         .map(|address| pools.iter().find_map(|pool| pool.block_of(*address)))
         .map(|block| block.map(|block| block.length()))
         .collect();
-    endpoint.recorded_before = true;
+    endpoint.recorded = Some(found);
     Ok(endpoint)
 }
 
@@ -258,6 +275,7 @@ async fn recorded(
 async fn make(
     config: &Config,
     kernel: &Kernel,
+    store: &Datastore,
     identity: &Identity,
     endpoint: &Endpoint,
 ) -> Result<EndpointPlan, Fault> {
@@ -275,8 +293,11 @@ async fn make(
         &endpoint.addresses,
         &destinations,
     )?;
-    if endpoint.recorded_before && kernel.problems(&plan, None).await?.is_empty() {
-        return Ok(plan);
+    if let Some((held, revision)) = &endpoint.recorded {
+        if kernel.problems(&plan, None).await?.is_empty() {
+            return Ok(plan);
+        }
+        claim(store, held, *revision).await?;
     }
     progress("setting up the interfaces");
     let earlier = endpoint.predecessor.as_ref();
@@ -288,8 +309,9 @@ async fn make(
 }
 
 /// Takes back what the call assigned and recorded. Failures are logged: DEL and clean-up come after.
-async fn undo(config: &Config, call: &Request, store: &Datastore, identity: &Identity) {
-    if let Err(error) = del::release(config, call, store, identity).await {
+async fn undo(call: &Request, releasing: &Releasing, identity: &Identity, host_name: &str) {
+    let interfaces = vec![host_name.to_owned()];
+    if let Err(error) = del::release(call, releasing, identity, interfaces).await {
         log(
             Level::Warning,
             &format!("taking back the failed ADD: {error}"),

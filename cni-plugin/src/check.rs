@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use margay_call::{check_addresses, from_store, open};
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ResultDoc};
+use margay_ipam_core::detach::addresses_of;
 use margay_model::Key;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_plugin::{Delegate, progress};
@@ -13,7 +14,6 @@ use margay_store::{Answer, Read, Store};
 use crate::config::{Config, Ipam};
 use crate::identity::Identity;
 use crate::kernel::{Kernel, plan, recorded_mac};
-use crate::record::addresses_of;
 
 /// Carries out a CHECK.
 ///

@@ -1,97 +1,56 @@
 //! DEL: interfaces first, so that nothing sends from an address that is free again; then the record and its
 //! addresses, in one commit.
 
-use margay_call::{Hints, Turn, environment, now, open};
+use margay_call::{OWN_IPAM_TYPES, Releasing, Turn, environment};
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
-use margay_datastore::Datastore;
-use margay_ipam_core::{Allocator, Release};
-use margay_plugin::{Delegate, Level, log, progress};
+use margay_plugin::{Delegate, progress};
 
-use crate::config::{Config, Ipam};
 use crate::identity::Identity;
 use crate::kernel::take_down;
-use crate::record::{Failure, Removal, commit_alone};
 
-/// Carries out a DEL. What is not there is no error.
+/// Carries out a DEL. What is not there is no error, nor is a store that is away, nor a configuration that was
+/// broken since ADD.
 ///
 /// # Errors
 /// What could not be removed, after everything else has been.
-pub(crate) async fn run(config: Result<&Config, &Error>, call: &Request) -> Result<(), Error> {
-    let node = match config {
-        Ok(config) => config.shared.node.name_or_guess(),
-        Err(_) => String::from("unknown"),
-    };
-    let identity = Identity::of(call, &node)?;
+pub(crate) async fn run(call: &Request) -> Result<(), Error> {
+    let releasing = Releasing::read(&call.conf, &environment);
+    let identity = Identity::of(call, &releasing.node.name_or_guess())?;
     let prefix = environment("FELIX_INTERFACEPREFIX");
     let names = identity.host_interfaces(prefix.as_deref())?;
     progress("removing the interfaces");
     // An address must not be free while an interface still has it; and without a record GC would not come back
     // for the interface.
     take_down(&names, &identity).await.map_err(Error::for_del)?;
-    let config = config.map_err(Clone::clone);
-    let released = match config {
-        Ok(config) => match open(&config.shared) {
-            Ok(store) => release(config, call, &store, &identity).await,
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
-    };
+    let released = release(call, &releasing, &identity, names.into()).await;
     released.map_err(Error::for_del)
 }
 
-/// Removes the record and gives back its addresses.
+/// Removes the record and gives back its addresses, or journals that this is to be done. `interfaces` are the
+/// names that the host interface may have had.
 ///
 /// # Errors
 /// What could not be removed; a delegate's error comes after our own part is done.
 pub(crate) async fn release(
-    config: &Config,
     call: &Request,
-    store: &Datastore,
+    releasing: &Releasing,
     identity: &Identity,
+    interfaces: Vec<String>,
 ) -> Result<(), Error> {
-    let mut removal = Removal::new(identity);
-    let Ipam::Delegate(plugin) = &config.ipam else {
-        return release_own(call, store, identity, &mut removal).await;
+    let delegated = match foreign_ipam(call) {
+        None => Ok(()),
+        Some(plugin) => Delegate::find(plugin, call)
+            .and_then(|it| it.call(call, Command::Del))
+            .map(|_| ()),
     };
-    let delegated = Delegate::find(plugin, call).and_then(|it| it.call(call, Command::Del));
-    progress(format!("waiting for {}", store.describe()));
-    let removed = commit_alone(store, &mut removal, &[]).await;
-    delegated.map(|_| ()).and(removed)
+    let _turn = Turn::wait(call.conf.raw(), &identity.name.node).await;
+    let released = releasing.release(call, identity.release(interfaces)).await;
+    delegated.and(released)
 }
 
-async fn release_own(
-    call: &Request,
-    store: &Datastore,
-    identity: &Identity,
-    removal: &mut Removal<'_>,
-) -> Result<(), Error> {
-    let node = &identity.name.node;
-    let _turn = Turn::wait(call.conf.raw(), node).await;
-    let allocator = Allocator::new(store);
-    let mut request = Release {
-        node: node.clone(),
-        handle: identity.handle.clone(),
-        interface: Some(identity.name.endpoint.clone()),
-        hints: Hints::of(call.conf.raw(), node).read(),
-        now: now(),
-    };
-    progress(format!("waiting for {}", store.describe()));
-    let released = allocator
-        .release(&request, removal)
-        .await
-        .map_err(|Failure(error)| error)?;
-    log(
-        Level::Debug,
-        &format!("{} gave back {:?}", identity.handle, released.addresses),
-    );
-    if removal.has_legacy_handle {
-        request.handle.clone_from(&identity.legacy_handle);
-        request.interface = None;
-        allocator
-            .release(&request, removal)
-            .await
-            .map_err(|Failure(error)| error)?;
-    }
-    Ok(())
+/// The IPAM plugin, where it is not ours. Without a readable `ipam` everything is released by record.
+fn foreign_ipam(call: &Request) -> Option<&str> {
+    let ipam = call.conf.ipam().ok().flatten()?;
+    (!OWN_IPAM_TYPES.contains(&ipam.plugin)).then_some(ipam.plugin)
 }

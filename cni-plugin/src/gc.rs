@@ -36,7 +36,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             if is_stale(&endpoint, &valid, began)
                 && is_of(&store, &endpoint, call.conf.name()).await?
             {
-                let gone = remove(config, call, &endpoint).await;
+                let gone = remove(call, &endpoint).await;
                 failures.extend(gone.err().map(|error| error.to_string()));
             }
         }
@@ -103,7 +103,7 @@ async fn is_of<S: Store>(
 }
 
 /// Carries out the DEL that the runtime never sent.
-async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+async fn remove(call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
     let spec = &endpoint.spec;
     let mut gone = call.clone();
     gone.container_id = spec.container_id.clone().unwrap_or_default();
@@ -118,5 +118,5 @@ async fn remove(config: &Config, call: &Request, endpoint: &WorkloadEndpoint) ->
         Level::Info,
         &format!("GC removes {}/{}", gone.container_id, gone.ifname),
     );
-    del::run(Ok(config), &gone).await
+    del::run(&gone).await
 }

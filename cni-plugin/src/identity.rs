@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use margay_cni::Request;
 use margay_cni::error::{Error, code};
 use margay_endpoint::{DEFAULT_PREFIX, Mark, Workload, host_interface};
+use margay_journal::{Attachment, Endpoint, Release};
 use margay_model::names::EndpointName;
 use margay_model::{Key, Kind};
 
@@ -152,6 +153,29 @@ impl Identity {
             named(&workload, &self.name.endpoint)?,
             named(&Workload::Container { id }, &whole)?,
         ])
+    }
+
+    /// What a DEL gives back; `interfaces` are the names that the host interface may have had.
+    pub(crate) fn release(&self, interfaces: Vec<String>) -> Release {
+        Release {
+            attachment: Attachment {
+                network: self.profile.clone(),
+                container_id: self.container_id.clone(),
+                ifname: self.name.endpoint.clone(),
+            },
+            node: Some(self.name.node.clone()),
+            handle: self.handle.clone(),
+            legacy_handle: Some(self.legacy_handle.clone()),
+            endpoint: Some(Endpoint {
+                namespace: self.namespace.clone(),
+                orchestrator: self.name.orchestrator.clone(),
+                workload: self.name.workload.clone(),
+            }),
+            interfaces,
+            mark: Some(self.mark.as_str().to_owned()),
+            when: String::new(),
+            why: String::new(),
+        }
     }
 
     /// The pod, where the runtime named one.

@@ -6,7 +6,7 @@ use margay_call::{datastore_ready, from_ipam, from_store};
 use margay_cni::error::{Error, code};
 use margay_cni::{ResultDoc, Version};
 use margay_ipam_core::allocator::Proceed;
-use margay_ipam_core::{Companion, IpamError, ReleaseCompanion};
+use margay_ipam_core::{Companion, IpamError};
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
@@ -15,6 +15,29 @@ use margay_store::{Answer, Batch, Entry, Outcome, Read, Store, Write};
 
 use crate::identity::Identity;
 use crate::pod::Pod;
+
+/// Writes a record as it is, before the interfaces it names are made again: whoever has seen it without them
+/// since, and is about to remove it for that, is too late then.
+///
+/// # Errors
+/// Code 11 when it has just been removed or written, or the store's failure.
+pub(crate) async fn claim<S: Store>(
+    store: &S,
+    held: &WorkloadEndpoint,
+    revision: margay_store::Revision,
+) -> Result<(), Error> {
+    let key = held.key();
+    let value = encode(&key, held.encode())?;
+    let batch = Batch::of([Write::update(key.clone(), value, revision)]);
+    let outcome = store.commit(&batch).await;
+    match outcome.map_err(|error| from_store(&error))? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Conflict(_) => Err(Error::new(
+            code::TRY_AGAIN_LATER,
+            format!("{key} has just been changed by others"),
+        )),
+    }
+}
 
 /// An error of a call, from whichever side.
 #[derive(Debug)]
@@ -47,7 +70,7 @@ pub(crate) struct Recording<'a> {
     /// Random bytes for the UIDs of the endpoint and its profile.
     pub(crate) random: [[u8; 16]; 2],
     /// The endpoint, where an earlier call recorded it for the same container.
-    pub(crate) found: Option<WorkloadEndpoint>,
+    pub(crate) found: Option<(WorkloadEndpoint, margay_store::Revision)>,
     /// What another IPAM plugin answered, to be answered again to a repeated call.
     pub(crate) delegated: Option<ResultDoc>,
     replaced: Option<(WorkloadEndpoint, margay_store::Revision)>,
@@ -185,7 +208,7 @@ impl Companion for Recording<'_> {
         if let Some((held, revision)) = endpoint.entries.first().map(decode).transpose()? {
             let same = held.spec.container_id.as_deref() == Some(&*self.identity.container_id);
             if same && !held.spec.ip_networks.is_empty() {
-                self.found = Some(held);
+                self.found = Some((held, revision));
                 return Ok(Proceed::Stop);
             }
             self.replaced = Some((held, revision));
@@ -206,75 +229,6 @@ impl Companion for Recording<'_> {
             writes.push(Write::create(profile.key(), value));
         }
         Ok(writes)
-    }
-}
-
-/// Removes the endpoint of a DEL, unless it belongs to a newer container.
-#[derive(Debug)]
-pub(crate) struct Removal<'a> {
-    pub(crate) identity: &'a Identity,
-    found: Option<(WorkloadEndpoint, margay_store::Revision)>,
-    /// Whether addresses are held under the handle that old versions used.
-    pub(crate) has_legacy_handle: bool,
-}
-
-impl<'a> Removal<'a> {
-    pub(crate) fn new(identity: &'a Identity) -> Self {
-        Self {
-            identity,
-            found: None,
-            has_legacy_handle: false,
-        }
-    }
-}
-
-impl Companion for Removal<'_> {
-    type Error = Failure;
-
-    fn reads(&self) -> Vec<Read> {
-        vec![
-            Read::Get(self.identity.endpoint_key()),
-            Read::Exists(Key::Handle(self.identity.legacy_handle.clone())),
-        ]
-    }
-
-    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
-        let [endpoint, legacy] = answers else {
-            return Err(Error::new(
-                code::INTERNAL,
-                "the store answered fewer reads than were sent",
-            )
-            .into());
-        };
-        self.has_legacy_handle = !legacy.entries.is_empty();
-        // A record that cannot be read cannot tell whose it is, and is left to people.
-        self.found = endpoint
-            .entries
-            .first()
-            .map(decode)
-            .transpose()?
-            .filter(|(held, _)| {
-                held.spec
-                    .container_id
-                    .as_deref()
-                    .is_none_or(|id| id == self.identity.container_id)
-            });
-        Ok(Proceed::Go)
-    }
-
-    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        let delete =
-            |(held, revision): &(WorkloadEndpoint, _)| Write::delete(held.key(), *revision);
-        Ok(self.found.iter().map(delete).collect())
-    }
-}
-
-impl ReleaseCompanion for Removal<'_> {
-    fn also(&self) -> Vec<IpAddr> {
-        self.found
-            .iter()
-            .flat_map(|(held, _)| addresses_of(held))
-            .collect()
     }
 }
 
@@ -300,25 +254,25 @@ fn translations(
     Ok((!pairs.is_empty()).then(|| pairs.into()))
 }
 
-/// Carries out a companion's reads and writes alone, for addresses that another IPAM plugin manages.
+/// Writes the endpoint alone, for addresses that another IPAM plugin assigned.
 ///
 /// # Errors
-/// The companion's, the store's, or code 11 when others keep changing the endpoint.
+/// The store's, or code 11 when others keep changing the endpoint.
 pub(crate) async fn commit_alone<S: Store>(
     store: &S,
-    companion: &mut impl Companion<Error = Failure>,
+    recording: &mut Recording<'_>,
     addresses: &[IpAddr],
 ) -> Result<(), Error> {
     for _ in 0..MOST_ATTEMPTS {
         let snapshot = store
-            .read_many(&companion.reads())
+            .read_many(&recording.reads())
             .await
             .map_err(|error| from_store(&error))?;
-        let proceed = companion.inspect(&snapshot.answers);
+        let proceed = recording.inspect(&snapshot.answers);
         if proceed.map_err(|Failure(error)| error)? == Proceed::Stop {
             return Ok(());
         }
-        let writes = companion.writes(addresses);
+        let writes = recording.writes(addresses);
         let writes = writes.map_err(|Failure(error)| error)?;
         if writes.is_empty() {
             return Ok(());
@@ -332,15 +286,6 @@ pub(crate) async fn commit_alone<S: Store>(
         code::TRY_AGAIN_LATER,
         "the endpoint's record is being changed by others; try again",
     ))
-}
-
-/// The addresses that an endpoint records; texts that are none are passed over.
-pub(crate) fn addresses_of(endpoint: &WorkloadEndpoint) -> Vec<IpAddr> {
-    let networks = endpoint.spec.ip_networks.iter();
-    networks
-        .filter_map(|text| text.parse::<Cidr>().ok())
-        .map(|cidr| cidr.address())
-        .collect()
 }
 
 /// What another IPAM plugin answered when the endpoint was made.

@@ -28,6 +28,8 @@ pub struct Status {
     pub routes: Vec<Route>,
     /// Its workloads' endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Why endpoints of dead containers are not given back, where that is held.
+    pub cleanup_held: Option<String>,
 }
 
 /// A block with addresses of the node.

@@ -51,6 +51,8 @@ impl Agent {
             .arg(&state_dir)
             .arg("--run-dir")
             .arg(&run_dir)
+            .arg("--releases-dir")
+            .arg(node.dir().join("hints/releases"))
             .envs(store.environment())
             .envs(more.iter().copied());
         let process = Running::start(&mut command, &node.dir().join("agent.log"));

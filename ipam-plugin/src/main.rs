@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Settings, Turn, block_on, check_addresses, datastore_ready, environment, from_ipam,
-    from_store, give_back_leaks, not_available, now, open, request,
+    Hints, Releasing, Settings, Turn, block_on, check_addresses, datastore_ready, environment,
+    from_ipam, from_store, give_back_leaks, not_available, now, open, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
 use margay_ipam_core::allocator::{Companion, Proceed};
-use margay_ipam_core::{Allocator, Assigned, Assignment, IpamError, NoCompanion, Release};
+use margay_ipam_core::{Allocator, Assigned, Assignment, IpamError};
+use margay_journal as journal;
 use margay_model::{Key, Kind};
 use margay_plugin::{Level, Plugin, log, progress};
 use margay_store::{Answer, Read, Store, Write};
@@ -104,6 +105,10 @@ async fn add(call: &Request) -> Result<ResultDoc, Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name()?;
     let store = open(&settings)?;
+    let releasing = Releasing::read(&call.conf, &environment);
+    releasing
+        .finish(call, &store, &release(call, &node))
+        .await?;
     progress("waiting for other calls on this node");
     let _turn = Turn::wait(call.conf.raw(), &node).await;
     let hints = Hints::of(call.conf.raw(), &node);
@@ -159,33 +164,34 @@ fn gateway(address: IpAddr) -> IpAddr {
 }
 
 async fn del(call: &Request) -> Result<(), Error> {
-    let settings = Settings::read(&call.conf, &environment)?;
-    let node = settings.node.name_or_guess();
-    let store = open(&settings)?;
+    let releasing = Releasing::read(&call.conf, &environment);
+    let node = releasing.node.name_or_guess();
     let _turn = Turn::wait(call.conf.raw(), &node).await;
-    let mut release = Release {
-        node: node.clone(),
-        handle: format!("{}.{}", settings.network, call.container_id),
-        interface: Some(call.ifname.clone()),
-        hints: Hints::of(call.conf.raw(), &node).read(),
-        now: now(),
-    };
-    progress(format!("waiting for {}", store.describe()));
-    let allocator = Allocator::new(&store);
-    allocator
-        .release(&release, &mut NoCompanion)
-        .await
-        .map_err(|error| from_ipam(&error))?;
-    release.handle = match call.args.pod() {
-        Some((namespace, pod)) => format!("{namespace}.{pod}"),
-        None => call.container_id.clone(),
-    };
-    release.interface = None;
-    allocator
-        .release(&release, &mut NoCompanion)
-        .await
-        .map_err(|error| from_ipam(&error))?;
-    Ok(())
+    let release = release(call, &node);
+    releasing.release(call, release).await
+}
+
+/// What a DEL gives back.
+fn release(call: &Request, node: &str) -> journal::Release {
+    let network = call.conf.name();
+    journal::Release {
+        attachment: journal::Attachment {
+            network: network.to_owned(),
+            container_id: call.container_id.clone(),
+            ifname: call.ifname.clone(),
+        },
+        node: Some(node.to_owned()),
+        handle: format!("{network}.{}", call.container_id),
+        legacy_handle: Some(match call.args.pod() {
+            Some((namespace, pod)) => format!("{namespace}.{pod}"),
+            None => call.container_id.clone(),
+        }),
+        endpoint: None,
+        interfaces: Vec::new(),
+        mark: None,
+        when: String::new(),
+        why: String::new(),
+    }
 }
 
 async fn check(call: &Request) -> Result<(), Error> {

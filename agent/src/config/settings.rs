@@ -98,6 +98,18 @@ pub const SETTINGS: &[Setting] = &[
         "Where the files nodename and mtu are written",
     ),
     both(
+        "MARGAY_RELEASES_DIR",
+        "releases-dir",
+        "/var/lib/margay/releases",
+        "Where plugins journal releases for the agent: releases/ below their state_dir",
+    ),
+    both(
+        "MARGAY_CLEANUP_GRACE",
+        "cleanup-grace",
+        "60",
+        "Seconds for which a container's interface must be gone before its endpoint is given back; 0 is never",
+    ),
+    both(
         "MARGAY_RUN_DIR",
         "run-dir",
         "/var/run/calico",

@@ -11,9 +11,11 @@ use margay_model::names::EndpointName;
 use margay_model::resource::cluster::NodeSpec;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::resource::pool::IPPool;
+use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Resource, ipam};
+use margay_store::{Entry, Revision};
 
-use super::{Block, Endpoint, NodeAddresses, Pool};
+use super::{Attachment, Block, Endpoint, NodeAddresses, Pool};
 
 pub(super) fn node(value: &[u8]) -> Result<NodeAddresses, String> {
     let node: Resource<NodeSpec> = Resource::decode(value).map_err(text)?;
@@ -82,8 +84,12 @@ pub(super) fn block(cidr: Cidr, value: &[u8]) -> Result<Block, String> {
     })
 }
 
-pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<Endpoint, String> {
-    let endpoint = WorkloadEndpoint::decode(value).map_err(text)?;
+pub(super) fn endpoint(
+    name: EndpointName,
+    entry: &Entry,
+) -> Result<(Endpoint, Option<Attachment>), String> {
+    let endpoint = WorkloadEndpoint::decode(&entry.value).map_err(text)?;
+    let attachment = attachment(&name, &endpoint, entry.revision);
     let spec = endpoint.spec;
     let interface = spec.interface_name.unwrap_or_default();
     if !is_valid_interface_name(&interface) {
@@ -104,19 +110,42 @@ pub(super) fn endpoint(name: EndpointName, key: &Key, value: &[u8]) -> Result<En
         .iter()
         .map(address)
         .collect::<Result<_, _>>()?;
-    let namespace = match key {
+    let namespace = match &entry.key {
         Key::Resource {
             namespace: Some(namespace),
             ..
         } => namespace.clone(),
         _ => String::new(),
     };
-    Ok(Endpoint {
+    let endpoint = Endpoint {
         name,
         namespace,
         interface,
         mac,
         addresses,
+    };
+    Ok((endpoint, attachment))
+}
+
+/// Whose the endpoint is; `None` where no container's plugin made it, or it does not say when.
+fn attachment(
+    name: &EndpointName,
+    endpoint: &WorkloadEndpoint,
+    revision: Revision,
+) -> Option<Attachment> {
+    if !matches!(name.orchestrator.as_str(), "cni" | "k8s") {
+        return None;
+    }
+    let created = endpoint.metadata.creation_timestamp.as_deref()?;
+    Some(Attachment {
+        container_id: endpoint
+            .spec
+            .container_id
+            .clone()
+            .filter(|id| !id.is_empty())?,
+        ifname: name.endpoint.clone(),
+        created: Timestamp::parse_rfc3339(created)?,
+        revision,
     })
 }
 

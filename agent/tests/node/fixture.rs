@@ -190,6 +190,10 @@ impl Lab {
             .env("MARGAY_MACHINE_ID", format!("machine-of-{node}"))
             .env("MARGAY_STATE_DIR", self.dir.path().join(node).join("state"))
             .env("MARGAY_RUN_DIR", self.dir.path().join(node).join("run"))
+            .env(
+                "MARGAY_RELEASES_DIR",
+                self.dir.path().join(node).join("releases"),
+            )
             .stdin(Stdio::null());
         command
     }

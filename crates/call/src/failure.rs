@@ -66,7 +66,7 @@ pub fn from_ipam(error: &IpamError) -> Error {
         IpamError::AddressTaken { .. } | IpamError::ForeignBlock { .. } => code::ADDRESS_OWNED,
         IpamError::UnknownNode { .. } => code::AGENT_UNREACHABLE,
         IpamError::Damaged { .. } => code::IO,
-        IpamError::Contention { .. } => code::TRY_AGAIN_LATER,
+        IpamError::Contention { .. } | IpamError::Uninitialised => code::TRY_AGAIN_LATER,
         IpamError::Store(error) => return from_store(error),
     };
     whole(code, error.to_string())

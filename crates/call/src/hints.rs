@@ -18,7 +18,7 @@ impl Hints {
     /// Hints of this node; `state_dir` of the configuration says where (default `/var/lib/margay`).
     pub fn of(conf: &Map<String, Value>, node: &str) -> Self {
         Self {
-            file: state_directory(conf).join(format!("blocks-{}", node.replace('/', "_"))),
+            file: PathBuf::from(state_dir(conf)).join(format!("blocks-{}", node.replace('/', "_"))),
         }
     }
 
@@ -58,9 +58,9 @@ impl Hints {
     }
 }
 
-/// Where a node's plugins keep what one call leaves for the next.
-pub(crate) fn state_directory(conf: &Map<String, Value>) -> PathBuf {
-    text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY).into()
+/// Where the plugins keep what they know from call to call.
+pub(crate) fn state_dir(conf: &Map<String, Value>) -> &str {
+    text(conf, "state_dir").unwrap_or(DEFAULT_DIRECTORY)
 }
 
 const DEFAULT_DIRECTORY: &str = "/var/lib/margay";

@@ -12,6 +12,7 @@ mod kubernetes;
 mod node;
 mod process;
 mod random;
+mod release;
 mod store;
 mod turn;
 
@@ -26,6 +27,7 @@ pub use kubernetes::{Kubernetes, from_kube};
 pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};
+pub use release::Releasing;
 pub use store::{datastore_ready, open};
 pub use turn::Turn;
 

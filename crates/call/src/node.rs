@@ -67,14 +67,20 @@ impl NodeSettings {
 
     /// The node's name for verbs that must not fail: as [`NodeSettings::name`], a missing file passed over.
     pub fn name_or_guess(&self) -> String {
-        let written = || {
-            let content = fs::read_to_string(&self.file).ok()?;
-            Some(content.trim().to_owned()).filter(|name| !name.is_empty())
-        };
         self.name
             .clone()
-            .or_else(written)
+            .or_else(|| self.written())
             .unwrap_or_else(|| self.last_resort())
+    }
+
+    /// Whether [`NodeSettings::name_or_guess`] only guesses: ADD would have refused to go on.
+    pub fn is_guess(&self) -> bool {
+        !self.file_optional && self.name.is_none() && self.written().is_none()
+    }
+
+    fn written(&self) -> Option<String> {
+        let content = fs::read_to_string(&self.file).ok()?;
+        Some(content.trim().to_owned()).filter(|name| !name.is_empty())
     }
 
     /// The MTU that the agent wrote beside the node's name, in bytes.

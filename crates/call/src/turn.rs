@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use crate::hints::state_directory;
+use crate::hints::state_dir;
 
 /// This process's turn on its node, until it is dropped or the process ends.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Turn {
     pub async fn wait(conf: &Map<String, Value>, node: &str) -> Self {
         let name = format!("turn-{}", node.replace('/', "_"));
         let patience = margay_plugin::remaining() / 40;
-        Self::at(&state_directory(conf).join(name), patience).await
+        Self::at(&Path::new(state_dir(conf)).join(name), patience).await
     }
 
     async fn at(path: &Path, patience: Duration) -> Self {

@@ -61,6 +61,11 @@ pub enum IpamError {
         /// The name.
         node: String,
     },
+    /// The store is new, or was emptied: what it does not hold says nothing.
+    #[error(
+        "the datastore holds no ClusterInformation: it is new or was emptied; restore it, or start margay-agent"
+    )]
+    Uninitialised,
     /// A stored object cannot be used.
     #[error("{key} is damaged: {reason}")]
     Damaged {

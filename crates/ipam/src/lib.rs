@@ -12,6 +12,7 @@ pub mod allocator;
 pub mod audit;
 pub mod block;
 pub mod candidates;
+pub mod detach;
 pub mod error;
 pub mod handle;
 pub mod plan;
@@ -20,5 +21,6 @@ pub mod release;
 pub mod reservation;
 
 pub use allocator::{Allocator, Assigned, Assignment, Companion, NoCompanion, Request, Want};
+pub use detach::{Detach, Detached};
 pub use error::{IpamError, PoolRefusal, Refusal};
 pub use release::{Release, ReleaseCompanion, Released};

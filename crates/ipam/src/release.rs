@@ -154,6 +154,28 @@ impl<S: Store> Allocator<'_, S> {
         Ok(done)
     }
 
+    /// Who holds each of these addresses; those that nobody holds are left out.
+    ///
+    /// # Errors
+    /// The store failed, or a block is damaged.
+    pub async fn holders(
+        &self,
+        addresses: &[IpAddr],
+    ) -> Result<BTreeMap<IpAddr, Attribute>, IpamError> {
+        let mut holders = BTreeMap::new();
+        for (cidr, group) in self.holding_blocks(addresses.iter().copied()).await? {
+            let Some(entry) = self.store.get(&Key::Block(cidr)).await? else {
+                continue;
+            };
+            let held: Block = decode(&entry)?;
+            holders.extend(group.into_iter().filter_map(|address| {
+                let attribute = block::attribute(&held, address)?;
+                Some((address, attribute.clone()))
+            }));
+        }
+        Ok(holders)
+    }
+
     /// Ends an owner's claim to a block: an empty block is deleted with the affinity, one in use is left to
     /// nobody.
     ///

@@ -76,6 +76,11 @@ fn text(status: &Status) -> String {
     if !status.machine.is_empty() {
         out.push_str(&format!("Machine: {}\n", status.machine));
     }
+    if let Some(reason) = &status.cleanup_held {
+        out.push_str(&format!(
+            "Clean-up is held: {reason}. If they may go, send SIGUSR1 to the agent.\n"
+        ));
+    }
     let rows: Vec<Vec<String>> = status
         .blocks
         .iter()

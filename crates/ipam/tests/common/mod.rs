@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use margay_ipam_core::{Assignment, IpamError, Release, Request, Want};
-use margay_model::resource::cluster::{Node, NodeSpec};
+use margay_model::resource::cluster::{ClusterInformation, Node, NodeSpec};
 use margay_model::resource::pool::{AllowedUse, IPPool, IPPoolSpec};
 use margay_model::time::Timestamp;
 use margay_model::{Family, Metadata};
@@ -37,6 +37,11 @@ pub fn node(memory: &Memory, name: &str, labels: &[(&str, &str)]) {
         .collect();
     let node = Node::new(metadata, NodeSpec::default());
     memory.put_raw(&node.key().path(), &node.encode().unwrap());
+}
+
+pub fn initialised(memory: &Memory) {
+    let cluster = ClusterInformation::new(Metadata::named("default"), Default::default());
+    memory.put_raw(&cluster.key().path(), &cluster.encode().unwrap());
 }
 
 pub fn want(family: Family) -> Want {
