@@ -143,12 +143,16 @@ impl Scene {
     }
 }
 
-/// The files in a folder and those below it.
+/// The files in a folder and those below it, but for the lock by which calls take turns: it stays.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return BTreeSet::new();
     };
-    let paths = entries.flatten().map(|entry| entry.path());
+    let is_lock = |name: std::ffi::OsString| name.to_string_lossy().starts_with("turn-");
+    let paths = entries
+        .flatten()
+        .filter(|entry| !is_lock(entry.file_name()))
+        .map(|entry| entry.path());
     paths
         .flat_map(|path| {
             if path.is_dir() {

@@ -43,7 +43,17 @@ fn c02_and_c03_whatever_is_missing_is_told() {
     assert!(check().success());
     let route = format!("ip route del {address} dev {host}");
     assert!(scene.node().run(&route).success());
-    assert_eq!(refusal(&check()), 111);
+    // The agent puts its node's routes back, and may have been faster.
+    let checked = check();
+    if checked.success() {
+        let routes = scene.traces().routes;
+        assert!(
+            routes.iter().any(|route| route.starts_with(&address)),
+            "{routes:?}"
+        );
+    } else {
+        assert_eq!(refusal(&checked), 111, "{checked:?}");
+    }
     plugin.add("c1", &pod);
     let _ = scene
         .ctl(
