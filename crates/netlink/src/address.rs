@@ -2,10 +2,11 @@
 
 use ipnetwork::IpNetwork;
 use margay_endpoint::Address;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 
 use crate::error::{Error, Result};
-use crate::message::{self, Message};
+use crate::message;
 use crate::socket::Netlink;
 
 impl Netlink {
@@ -20,7 +21,7 @@ impl Netlink {
             .await
             .map_err(failed)?;
         let all = answers.iter().filter_map(|answer| match answer {
-            Message::NewAddress(address) => decode(address),
+            RouteNetlinkMessage::NewAddress(address) => decode(address),
             _ => None,
         });
         Ok(all

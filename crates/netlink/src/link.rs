@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 use margay_route::{InterfaceAddresses, Mac};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use nix::errno::Errno;
 
 use crate::error::{Error, RequestError, Result};
-use crate::message::{self, Message};
+use crate::message;
 use crate::socket::Netlink;
 
 /// An interface as the kernel reports it.
@@ -106,7 +107,7 @@ impl Netlink {
             source,
         };
         match self.ask(message::get_link(name)).await.map_err(failed)? {
-            Some(Message::NewLink(link)) => Ok(Some(decode(&link))),
+            Some(RouteNetlinkMessage::NewLink(link)) => Ok(Some(decode(&link))),
             Some(_) => Err(failed(RequestError::NoAnswer)),
             None => Ok(None),
         }
@@ -123,7 +124,7 @@ impl Netlink {
         };
         let links = self.dump(message::list_links()).await.map_err(failed)?;
         let links = links.iter().filter_map(|message| match message {
-            Message::NewLink(link) => Some(decode(link)),
+            RouteNetlinkMessage::NewLink(link) => Some(decode(link)),
             _ => None,
         });
         let mut interfaces: Interfaces = links.collect();

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteAttribute;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
@@ -15,7 +16,6 @@ use tokio::runtime;
 
 use crate::error::{Error, Result};
 use crate::link;
-use crate::message::Message;
 use crate::namespace::Namespace;
 
 /// Something changed.
@@ -160,12 +160,12 @@ impl Stream for Monitor {
 }
 
 fn decode(bytes: &[u8]) -> Option<Event> {
-    let message = NetlinkMessage::<Message>::deserialize(bytes).ok()?;
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).ok()?;
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
         return None;
     };
     match inner {
-        Message::NewLink(message) => {
+        RouteNetlinkMessage::NewLink(message) => {
             let link = link::decode(&message);
             Some(Event::LinkChanged {
                 index: link.index,
@@ -173,19 +173,19 @@ fn decode(bytes: &[u8]) -> Option<Event> {
                 up: link.up,
             })
         }
-        Message::DelLink(message) => {
+        RouteNetlinkMessage::DelLink(message) => {
             let link = link::decode(&message);
             Some(Event::LinkRemoved {
                 index: link.index,
                 name: link.name,
             })
         }
-        Message::NewAddress(message) | Message::DelAddress(message) => {
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
             Some(Event::AddressChanged {
                 index: message.header.index,
             })
         }
-        Message::NewRoute(message) | Message::DelRoute(message) => {
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
             let table = message
                 .attributes
                 .iter()
@@ -198,7 +198,7 @@ fn decode(bytes: &[u8]) -> Option<Event> {
                 protocol: message.header.protocol.into(),
             })
         }
-        Message::NewNeighbour(message) | Message::DelNeighbour(message) => {
+        RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
             Some(Event::NeighbourChanged {
                 index: message.header.ifindex,
             })

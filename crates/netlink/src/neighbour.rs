@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use margay_route::{Mac, Neighbour, NeighbourKind};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::link::Interfaces;
-use crate::message::{self, Message};
+use crate::message;
 use crate::socket::Netlink;
 
 impl Netlink {
@@ -37,7 +38,7 @@ impl Netlink {
                 }
             };
             neighbours.extend(answers.iter().filter_map(|answer| match answer {
-                Message::NewNeighbour(neighbour) => decode(neighbour, interfaces),
+                RouteNetlinkMessage::NewNeighbour(neighbour) => decode(neighbour, interfaces),
                 _ => None,
             }));
         }

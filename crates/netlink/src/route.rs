@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use margay_route::{NextHop, Route, RouteKind, Scope};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
 };
@@ -11,7 +12,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, RequestError, Result};
 use crate::link::Interfaces;
-use crate::message::{self, Message, Put};
+use crate::message::{self, Put};
 use crate::socket::Netlink;
 
 /// Which routes to list; the kernel filters, so that a large table is not copied for a few.
@@ -44,7 +45,7 @@ impl Netlink {
                 }
             };
             routes.extend(answers.iter().filter_map(|answer| match answer {
-                Message::NewRoute(route) => decode(route, interfaces),
+                RouteNetlinkMessage::NewRoute(route) => decode(route, interfaces),
                 _ => None,
             }));
         }

@@ -7,14 +7,12 @@ use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload,
     NlaBuffer, NlasIterator,
 };
-use netlink_proto::ConnectionHandle;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::Handle;
 use tokio::runtime;
 
 use crate::error::{Error, RequestError, Result};
-use crate::message::Message;
 use crate::namespace::Namespace;
 
 /// A connection to rtnetlink in a certain namespace; clones share it, and it ends with the last.
@@ -23,7 +21,7 @@ use crate::namespace::Namespace;
 /// thread and task afterwards.
 #[derive(Debug, Clone)]
 pub struct Netlink {
-    handle: ConnectionHandle<Message>,
+    handle: Handle,
     namespace: Namespace,
 }
 
@@ -39,11 +37,9 @@ impl Netlink {
         let runtime = runtime::Handle::current();
         let connect = || {
             let _entered = runtime.enter();
-            let (mut connection, handle, _) =
-                netlink_proto::new_connection_with_socket::<Message, TokioSocket>(NETLINK_ROUTE)?;
-            let socket = connection.socket_mut().socket_mut();
-            // What the kernel does not know is refused, and not passed over.
-            socket.set_netlink_get_strict_chk(true)?;
+            let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+            let socket = connection.socket_mut();
+            let socket = netlink_sys::AsyncSocket::socket_mut(socket);
             // Reasons in words; without the request repeated, they start right after its header.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
@@ -79,13 +75,11 @@ impl Netlink {
     /// Sends a change and awaits the kernel's acknowledgement.
     pub(crate) async fn change(
         &self,
-        mut message: NetlinkMessage<Message>,
+        mut message: NetlinkMessage<RouteNetlinkMessage>,
     ) -> Result<(), RequestError> {
         message.header.flags |= NLM_F_ACK;
-        let mut answers = self
-            .handle
-            .request(message, kernel())
-            .map_err(|_| RequestError::Closed)?;
+        let mut handle = self.handle.clone();
+        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
         while let Some(answer) = answers.next().await {
             refusal(&answer)?;
         }
@@ -96,12 +90,10 @@ impl Netlink {
     /// object.
     pub(crate) async fn ask(
         &self,
-        message: NetlinkMessage<Message>,
-    ) -> Result<Option<Message>, RequestError> {
-        let mut answers = self
-            .handle
-            .request(message, kernel())
-            .map_err(|_| RequestError::Closed)?;
+        message: NetlinkMessage<RouteNetlinkMessage>,
+    ) -> Result<Option<RouteNetlinkMessage>, RequestError> {
+        let mut handle = self.handle.clone();
+        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
         let Some(answer) = answers.next().await else {
             return Err(RequestError::NoAnswer);
         };
@@ -121,8 +113,8 @@ impl Netlink {
     /// Reads a whole table, again if it changed meanwhile (`NLM_F_DUMP_INTR`).
     pub(crate) async fn dump(
         &self,
-        mut message: NetlinkMessage<Message>,
-    ) -> Result<Vec<Message>, RequestError> {
+        mut message: NetlinkMessage<RouteNetlinkMessage>,
+    ) -> Result<Vec<RouteNetlinkMessage>, RequestError> {
         message.header.flags |= NLM_F_DUMP;
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(items) = self.dump_once(message.clone()).await? {
@@ -134,12 +126,10 @@ impl Netlink {
 
     async fn dump_once(
         &self,
-        message: NetlinkMessage<Message>,
-    ) -> Result<Option<Vec<Message>>, RequestError> {
-        let mut answers = self
-            .handle
-            .request(message, kernel())
-            .map_err(|_| RequestError::Closed)?;
+        message: NetlinkMessage<RouteNetlinkMessage>,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, RequestError> {
+        let mut handle = self.handle.clone();
+        let mut answers = handle.request(message).map_err(|_| RequestError::Closed)?;
         let mut items = Vec::new();
         let mut consistent = true;
         while let Some(answer) = answers.next().await {
@@ -155,13 +145,8 @@ impl Netlink {
     }
 }
 
-/// Where requests go.
-fn kernel() -> SocketAddr {
-    SocketAddr::new(0, 0)
-}
-
 /// The kernel's refusal, if the message is one.
-fn refusal(answer: &NetlinkMessage<Message>) -> Result<(), RequestError> {
+fn refusal(answer: &NetlinkMessage<RouteNetlinkMessage>) -> Result<(), RequestError> {
     match &answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => {
             let errno = Errno::from_raw(error.raw_code().abs());

@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use margay_endpoint::{Address, VethPair};
 use margay_route::{Mac, Neighbour, NeighbourKind, NextHop, Route, RouteKind};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
@@ -19,10 +18,9 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Message;
-
-pub(crate) type Request = NetlinkMessage<Message>;
+pub(crate) type Request = NetlinkMessage<RouteNetlinkMessage>;
 
 /// `RTM_NEWLINK`: both ends of a pair, the peer inside `container`.
 ///
@@ -49,7 +47,10 @@ pub(crate) fn create_veth(pair: &VethPair, container: BorrowedFd<'_>) -> Request
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
-    request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    request(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 /// `RTM_SETLINK`: an interface up, and its alias if one is given.
@@ -61,7 +62,7 @@ pub(crate) fn set_up(index: u32, alias: Option<&str>) -> Request {
     message
         .attributes
         .extend(alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
-    request(Message::SetLink(message), 0)
+    request(RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// `RTM_GETLINK` for one interface by name.
@@ -73,7 +74,7 @@ pub(crate) fn get_link(name: &str) -> Request {
     message
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    request(Message::GetLink(message), 0)
+    request(RouteNetlinkMessage::GetLink(message), 0)
 }
 
 /// `RTM_GETLINK` for all interfaces, to be dumped.
@@ -82,14 +83,14 @@ pub(crate) fn list_links() -> Request {
     message
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    request(Message::GetLink(message), 0)
+    request(RouteNetlinkMessage::GetLink(message), 0)
 }
 
 /// `RTM_DELLINK` by index.
 pub(crate) fn delete_link(index: u32) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    request(Message::DelLink(message), 0)
+    request(RouteNetlinkMessage::DelLink(message), 0)
 }
 
 /// `RTM_NEWADDR`.
@@ -104,14 +105,17 @@ pub(crate) fn add_address(index: u32, address: &Address) -> Request {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
-    request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    request(
+        RouteNetlinkMessage::NewAddress(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 /// `RTM_GETADDR`, to be dumped: all addresses, or those of one interface.
 pub(crate) fn list_addresses(index: Option<u32>) -> Request {
     let mut message = AddressMessage::default();
     message.header.index = index.unwrap_or_default();
-    request(Message::GetAddress(message), 0)
+    request(RouteNetlinkMessage::GetAddress(message), 0)
 }
 
 /// How a route is put in.
@@ -159,12 +163,12 @@ pub(crate) fn put_route(route: &Route, indexes: &[u32], put: Put) -> Request {
             }
         }
     }
-    request(Message::NewRoute(message), flags)
+    request(RouteNetlinkMessage::NewRoute(message), flags)
 }
 
 /// `RTM_DELROUTE` for the route with this key, protocol and kind.
 pub(crate) fn delete_route(route: &Route) -> Request {
-    request(Message::DelRoute(route_head(route)), 0)
+    request(RouteNetlinkMessage::DelRoute(route_head(route)), 0)
 }
 
 /// `RTM_GETROUTE`, to be dumped: of one family, table and interface, where given.
@@ -177,7 +181,7 @@ pub(crate) fn list_routes(v4: bool, table: Option<u32>, index: Option<u32>) -> R
     };
     message.attributes.extend(table.map(RouteAttribute::Table));
     message.attributes.extend(index.map(RouteAttribute::Oif));
-    request(Message::GetRoute(message), 0)
+    request(RouteNetlinkMessage::GetRoute(message), 0)
 }
 
 /// `RTM_NEWNEIGH`: a permanent or proxy entry, in the place of any with its key.
@@ -189,12 +193,18 @@ pub(crate) fn set_neighbour(neighbour: &Neighbour, index: u32) -> Request {
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     }
-    request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+    request(
+        RouteNetlinkMessage::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
 }
 
 /// `RTM_DELNEIGH`.
 pub(crate) fn delete_neighbour(neighbour: &Neighbour, index: u32) -> Request {
-    request(Message::DelNeighbour(neighbour_head(neighbour, index)), 0)
+    request(
+        RouteNetlinkMessage::DelNeighbour(neighbour_head(neighbour, index)),
+        0,
+    )
 }
 
 /// `RTM_GETNEIGH`, to be dumped: the cache or the proxy table, of one interface if given.
@@ -213,10 +223,10 @@ pub(crate) fn list_neighbours(v4: bool, proxy: bool, index: Option<u32>) -> Requ
             .attributes
             .extend(index.map(NeighbourAttribute::IfIndex));
     }
-    request(Message::GetNeighbour(message), 0)
+    request(RouteNetlinkMessage::GetNeighbour(message), 0)
 }
 
-fn request(message: Message, flags: u16) -> Request {
+fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
     request
