@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str) -> Result<Expr, ParseError> {
     if parser.rest().is_empty() {
         return Ok(Expr::All);
     }
-    let expr = parser.or()?;
+    let Nested { expr, .. } = parser.or()?;
     if parser.rest().is_empty() {
         Ok(expr)
     } else {
@@ -53,6 +53,12 @@ pub(crate) fn is_label(text: &str) -> bool {
     (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(is_label_byte)
 }
 
+/// An expression, and how many `&&` and `||` lie within each other in it: its parentheses when printed.
+struct Nested {
+    expr: Expr,
+    depth: usize,
+}
+
 /// Invariant: `at` is on a character boundary; every production starts and ends past blanks.
 struct Parser<'a> {
     text: &'a str,
@@ -61,47 +67,76 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn or(&mut self) -> Result<Expr, ParseError> {
+    fn or(&mut self) -> Result<Nested, ParseError> {
         let mut operands = vec![self.and()?];
         while self.token("||") {
             operands.push(self.and()?);
         }
-        Ok(single_or(operands, Expr::Or))
+        self.joined(operands, Expr::Or)
     }
 
-    fn and(&mut self) -> Result<Expr, ParseError> {
+    fn and(&mut self) -> Result<Nested, ParseError> {
         let mut operands = vec![self.unary()?];
         while self.token("&&") {
             operands.push(self.unary()?);
         }
-        Ok(single_or(operands, Expr::And))
+        self.joined(operands, Expr::And)
     }
 
-    fn unary(&mut self) -> Result<Expr, ParseError> {
+    fn unary(&mut self) -> Result<Nested, ParseError> {
         let mut negated = false;
         while self.token("!") {
             negated = !negated;
         }
-        let operand = self.primary()?;
-        Ok(match operand {
+        let Nested { expr, depth } = self.primary()?;
+        let expr = match expr {
             operand if !negated => operand,
             // `!(!x)` is `x`, so that the printed form has at most one `!` before an operand.
             Expr::Not(inner) => *inner,
             operand => Expr::Not(Box::new(operand)),
+        };
+        Ok(Nested { expr, depth })
+    }
+
+    /// One operand as it is; several joined, one level deeper than the deepest.
+    fn joined(
+        &self,
+        mut operands: Vec<Nested>,
+        join: fn(Vec<Expr>) -> Expr,
+    ) -> Result<Nested, ParseError> {
+        if operands.len() == 1 {
+            return Ok(operands.remove(0));
+        }
+        let depth = 1 + operands
+            .iter()
+            .map(|nested| nested.depth)
+            .max()
+            .unwrap_or(0);
+        if depth > MAX_DEPTH {
+            return Err(self.error("at most 128 conditions within each other"));
+        }
+        let operands = operands.into_iter().map(|nested| nested.expr).collect();
+        Ok(Nested {
+            expr: join(operands),
+            depth,
         })
     }
 
-    fn primary(&mut self) -> Result<Expr, ParseError> {
-        if self.token("(") {
-            if self.depth == MAX_DEPTH {
-                return Err(self.error("at most 128 nested parentheses"));
-            }
-            self.depth += 1;
-            let inner = self.or()?;
-            self.depth -= 1;
-            self.close()?;
-            return Ok(inner);
+    fn primary(&mut self) -> Result<Nested, ParseError> {
+        if !self.token("(") {
+            return self.condition().map(|expr| Nested { expr, depth: 0 });
         }
+        if self.depth == MAX_DEPTH {
+            return Err(self.error("at most 128 nested parentheses"));
+        }
+        self.depth += 1;
+        let inner = self.or()?;
+        self.depth -= 1;
+        self.close()?;
+        Ok(inner)
+    }
+
+    fn condition(&mut self) -> Result<Expr, ParseError> {
         if self.token("all(") {
             self.close()?;
             return Ok(Expr::All);
@@ -255,24 +290,13 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn single_or(mut operands: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
-    match operands.pop() {
-        Some(only) if operands.is_empty() => only,
-        Some(last) => {
-            operands.push(last);
-            join(operands)
-        }
-        None => Expr::All,
-    }
-}
-
 fn is_label_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-')
 }
 
 const BLANKS: [char; 2] = [' ', '\t'];
 const MAX_LABEL: usize = 512;
-/// Bounds the stack; a selector of legal length has no use for more.
+/// Bounds the stack, in parentheses read as in those printed: what parses also parses when printed.
 const MAX_DEPTH: usize = 128;
 const SHOWN: usize = 16;
 
@@ -340,6 +364,32 @@ mod tests {
             Selector::parse("a == b").unwrap_err().to_string(),
             "selector, character 6: expected a quoted string, found \"b\""
         );
+    }
+
+    /// Conditions nested `depth` times, without a parenthesis that printing would drop.
+    fn nested(depth: usize) -> String {
+        let mut text = "has(a)".to_owned();
+        for _ in 0..depth {
+            text = format!("({text} && has(b) || has(c))");
+        }
+        text
+    }
+
+    #[test]
+    fn what_parses_also_parses_when_printed() {
+        for depth in 0..140 {
+            for text in [nested(depth), format!("{} || has(d)", nested(depth))] {
+                if let Ok(selector) = Selector::parse(&text) {
+                    assert_eq!(
+                        Selector::parse(&selector.to_string()),
+                        Ok(selector),
+                        "{depth}"
+                    );
+                }
+            }
+        }
+        assert!(Selector::parse(&nested(64)).is_ok());
+        assert!(Selector::parse(&nested(65)).is_err());
     }
 
     #[test]
