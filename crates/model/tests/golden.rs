@@ -6,7 +6,7 @@ use std::path::Path;
 
 use margay_model::ipam::{Affinity, Block, Handle, IpamConfig};
 use margay_model::status::{AgentReport, EndpointStatus};
-use margay_model::{AnyResource, Key, json};
+use margay_model::{AnyResource, Key, Kind, json};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[derive(Deserialize)]
@@ -94,4 +94,34 @@ fn recorded_values_round_trip() {
         seen += 1;
     }
     assert!(seen > 200, "only {seen} values compared");
+}
+
+#[test]
+fn what_others_write_survives() {
+    for (kind, spec) in [
+        (
+            Kind::Node,
+            r#"{"wireguard":{"interfaceIPv4Address":"10.0.0.1","new":1},"interfaces":[{"name":"eth0","addresses":["10.0.0.2"],"new":{}}]}"#,
+        ),
+        (
+            Kind::WorkloadEndpoint,
+            r#"{"qosControls":{"ingressBandwidth":1000000,"dscp":"AF41","new":true}}"#,
+        ),
+        (
+            Kind::StagedKubernetesNetworkPolicy,
+            r#"{"podSelector":{},"ingress":[{},{"ports":[{"protocol":"TCP","port":"http"}],"from":[{"podSelector":{},"new":null}]}],"policyTypes":["Ingress"]}"#,
+        ),
+    ] {
+        let text = format!(
+            r#"{{"kind":"{kind}","apiVersion":"projectcalico.org/v3","metadata":{{"name":"x","creationTimestamp":null}},"spec":{spec}}}"#
+        );
+        let resource = AnyResource::decode(kind, text.as_bytes()).unwrap();
+        let again = String::from_utf8(resource.encode().unwrap()).unwrap();
+        let status = if kind.always_has_status() {
+            r#","status":{}}"#
+        } else {
+            "}"
+        };
+        assert_eq!(again, text[..text.len() - 1].to_owned() + status);
+    }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{bad, good};
 use margay_model::Kind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn rules() {
@@ -197,6 +197,66 @@ fn policies() {
         &json!({"policyTypes": ["Both"]}),
         "spec.policyTypes[0]",
     );
+}
+
+#[test]
+fn policies_in_the_form_of_kubernetes() {
+    let kind = Kind::StagedKubernetesNetworkPolicy;
+    let good_spec = json!({
+        "podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+        "ingress": [
+            {},
+            {"ports": [{"port": "http"}, {"protocol": "UDP", "port": 5000, "endPort": 5010}]},
+            {"from": [{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
+        ],
+        "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]}],
+    });
+    good(kind, "p", &good_spec);
+    let selector = |requirement: Value| json!({"podSelector": {"matchExpressions": [requirement]}});
+    let port = |port: Value| json!({"ingress": [{"ports": [port]}]});
+    let to = |peer: Value| json!({"egress": [{"to": [peer]}]});
+    for (spec, path) in [
+        (
+            json!({"podSelector": {"matchLabels": {"-a": "b"}}}),
+            "spec.podSelector.matchLabels.-a",
+        ),
+        (
+            selector(json!({"key": "a", "operator": "Is"})),
+            "spec.podSelector.matchExpressions[0].operator",
+        ),
+        (
+            selector(json!({"key": "a", "operator": "In"})),
+            "spec.podSelector.matchExpressions[0].values",
+        ),
+        (
+            selector(json!({"key": "a", "operator": "Exists", "values": ["b"]})),
+            "spec.podSelector.matchExpressions[0].values",
+        ),
+        (
+            port(json!({"protocol": "ICMP"})),
+            "spec.ingress[0].ports[0].protocol",
+        ),
+        (port(json!({"port": 0})), "spec.ingress[0].ports[0].port"),
+        (
+            port(json!({"port": 9, "endPort": 8})),
+            "spec.ingress[0].ports[0].endPort",
+        ),
+        (
+            port(json!({"port": "http", "endPort": 8})),
+            "spec.ingress[0].ports[0].endPort",
+        ),
+        (to(json!({})), "spec.egress[0].to[0]"),
+        (
+            to(json!({"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}})),
+            "spec.egress[0].to[0]",
+        ),
+        (
+            to(json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}})),
+            "spec.egress[0].to[0].ipBlock.except[0]",
+        ),
+    ] {
+        bad(kind, "p", &spec, path);
+    }
 }
 
 #[test]

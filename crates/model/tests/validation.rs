@@ -290,6 +290,14 @@ fn nodes_and_tiers() {
             "spec.wireguard.interfaceIPv4Address",
         ),
         (
+            json!({"interfaces": [{"name": "a b"}]}),
+            "spec.interfaces[0].name",
+        ),
+        (
+            json!({"interfaces": [{"name": "eth0", "addresses": ["x"]}]}),
+            "spec.interfaces[0].addresses[0]",
+        ),
+        (
             json!({"addresses": [{"address": "x"}]}),
             "spec.addresses[0].address",
         ),
@@ -370,6 +378,8 @@ fn endpoints() {
         name,
         &workload(json!({"ports": [{"protocol": "TCP", "port": 80, "hostPort": 8080}]})),
     );
+    let limits = json!({"egressMinburst": 0, "ingressBurst": 34_359_738_360_i64, "dscp": "EF"});
+    good(kind, name, &workload(json!({ "qosControls": limits })));
     bad(kind, "other", &workload(json!({})), "metadata.name");
     bad(kind, name, &json!({"orchestrator": "k8s"}), "metadata.name");
     for (more, path) in [
@@ -396,6 +406,14 @@ fn endpoints() {
         (
             json!({"qosControls": {"ingressBandwidth": 999}}),
             "spec.qosControls.ingressBandwidth",
+        ),
+        (
+            json!({"qosControls": {"egressMinburst": 999}}),
+            "spec.qosControls.egressMinburst",
+        ),
+        (
+            json!({"qosControls": {"dscp": 64}}),
+            "spec.qosControls.dscp",
         ),
     ] {
         bad(kind, name, &workload(more), path);

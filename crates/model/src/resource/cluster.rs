@@ -8,7 +8,7 @@ use crate::kind::Kind;
 use crate::metadata::Metadata;
 use crate::problem::Problems;
 use crate::scalar::AsNumber;
-use crate::syntax::{is_dns_label, is_mac};
+use crate::syntax::{is_dns_label, is_interface_name, is_mac};
 
 /// What the cluster is; only one, named `default`.
 pub type ClusterInformation = Resource<ClusterInformationSpec>;
@@ -62,11 +62,11 @@ object! {
         /// The node's names in orchestrators.
         "orchRefs" => pub orch_refs: Vec<OrchRef>,
         /// WireGuard addresses.
-        "wireguard" => pub wireguard: Option<Value>,
+        "wireguard" => pub wireguard: Option<NodeWireguard>,
         /// The node's addresses.
         "addresses" => pub addresses: Vec<NodeAddress>,
         /// The node's interfaces.
-        "interfaces" => pub interfaces: Option<Value>,
+        "interfaces" => pub interfaces: Vec<NodeInterface>,
     }
 }
 
@@ -103,6 +103,26 @@ object! {
         "address" => pub address: String,
         /// `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
         "type" => pub kind: Option<String>,
+    }
+}
+
+object! {
+    /// Addresses of a node's WireGuard devices.
+    pub struct NodeWireguard {
+        /// Address of the IPv4 device.
+        "interfaceIPv4Address" => pub interface_ipv4_address: String,
+        /// Address of the IPv6 device.
+        "interfaceIPv6Address" => pub interface_ipv6_address: String,
+    }
+}
+
+object! {
+    /// An interface of a node.
+    pub struct NodeInterface {
+        /// The name.
+        "name" => pub name: String,
+        /// Its addresses, with or without a prefix length.
+        "addresses" => pub addresses: Vec<String>,
     }
 }
 
@@ -217,18 +237,22 @@ impl Spec for NodeSpec {
         }
         if let Some(wireguard) = &spec.wireguard {
             problems.field("wireguard", |problems| {
-                for (name, family) in [
-                    ("interfaceIPv4Address", Family::V4),
-                    ("interfaceIPv6Address", Family::V6),
-                ] {
-                    problems.address(
-                        name,
-                        wireguard[name].as_str().unwrap_or_default(),
-                        Some(family),
-                    );
-                }
+                let (v4, v6) = (
+                    &wireguard.interface_ipv4_address,
+                    &wireguard.interface_ipv6_address,
+                );
+                problems.address("interfaceIPv4Address", v4, Some(Family::V4));
+                problems.address("interfaceIPv6Address", v6, Some(Family::V6));
             });
         }
+        problems.items("interfaces", &spec.interfaces, |problems, interface| {
+            let name = &interface.name;
+            let allowed = "a name of at most 15 of A-Z, a-z, 0-9, _, . and -";
+            problems.require(is_interface_name(name), "name", name, allowed);
+            problems.items("addresses", &interface.addresses, |problems, address| {
+                problems.cidr_here(address);
+            });
+        });
         problems.items("orchRefs", &spec.orch_refs, |problems, reference| {
             let name = &reference.orchestrator;
             problems.require(

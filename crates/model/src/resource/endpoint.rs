@@ -16,6 +16,8 @@ use crate::problem::Problems;
 use crate::scalar::Protocol;
 use crate::syntax::{is_interface_name, is_mac};
 
+pub use qos::QosControls;
+
 /// One interface of one workload.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
 
@@ -55,7 +57,7 @@ object! {
         /// Prefixes the workload may use as source beside its own addresses.
         "allowSpoofedSourcePrefixes" => pub allow_spoofed_source_prefixes: Vec<String>,
         /// Bandwidth, packet rate and connection limits.
-        "qosControls" => pub qos_controls: Option<Value>,
+        "qosControls" => pub qos_controls: Option<QosControls>,
     }
 }
 
@@ -214,7 +216,7 @@ impl Spec for WorkloadEndpointSpec {
             },
         );
         if let Some(controls) = &spec.qos_controls {
-            problems.field("qosControls", |problems| qos::check(controls, problems));
+            problems.field("qosControls", |problems| controls.check(problems));
         }
     }
 }

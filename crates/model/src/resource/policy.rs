@@ -13,7 +13,11 @@ use crate::kind::Kind;
 use crate::metadata::Metadata;
 use crate::problem::Problems;
 
-pub use kubernetes::{StagedKubernetesNetworkPolicy, StagedKubernetesNetworkPolicySpec};
+pub use kubernetes::{
+    IpBlock, KubernetesEgress, KubernetesIngress, KubernetesPeer, KubernetesPort, LabelOperator,
+    LabelRequirement, LabelSelector, StagedKubernetesNetworkPolicy,
+    StagedKubernetesNetworkPolicySpec,
+};
 
 /// A policy for workloads of all namespaces and for hosts.
 pub type GlobalNetworkPolicy = Resource<GlobalNetworkPolicySpec>;

@@ -1,9 +1,8 @@
 //! Looking for what is wrong with an object.
 #![allow(
-    dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    reason = "each test file uses its own part, and fails by panicking"
+    reason = "shared by test files, which fail by panicking"
 )]
 
 use margay_model::{AnyResource, Kind};

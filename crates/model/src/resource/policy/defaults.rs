@@ -14,7 +14,7 @@ pub(super) fn tier(metadata: &mut Metadata, tier: &mut String) {
 }
 
 /// The directions that a policy with these rules decides.
-pub(super) fn types<R>(types: &mut Vec<PolicyType>, ingress: &[R], egress: &[R]) {
+pub(super) fn types<I, E>(types: &mut Vec<PolicyType>, ingress: &[I], egress: &[E]) {
     if !types.is_empty() {
         return;
     }
@@ -50,7 +50,7 @@ mod tests {
             assert_eq!(found, expected);
         }
         let mut given = vec![Egress];
-        types(&mut given, &[()], &[]);
+        types(&mut given, &[()], &[(); 0]);
         assert_eq!(given, [Egress]);
     }
 }
