@@ -263,15 +263,22 @@ impl<S: Store + 'static> Follower<S> {
                     self.list_after(pause);
                     None
                 }
+                // What broke one watch has broken the others too, or soon will: all are opened anew, each from
+                // where it was, in one go and not one outage after another.
+                Some(Err(error)) => {
+                    for range in &mut self.ranges {
+                        range.watch = None;
+                    }
+                    let pause = self.pause();
+                    self.open_after(pause);
+                    self.lost(error)
+                }
                 // A watch that ends without a word has met a reader who was too late.
-                Some(Err(_)) | None => {
+                None => {
                     self.ranges[index].watch = None;
                     let pause = self.pause();
                     self.open_after(pause);
-                    match told {
-                        Some(Err(error)) => self.lost(error),
-                        _ => None,
-                    }
+                    None
                 }
             });
         }

@@ -95,6 +95,27 @@ async fn several_ranges_are_listed_at_one_revision() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_of_many_ranges_is_one_outage() {
+    let store = Memory::new();
+    let prefixes = [
+        Prefix::Handles,
+        Prefix::Margay,
+        Prefix::Blocks,
+        Prefix::HostAffinities,
+    ];
+    let mut follower = Follower::new(store.client(), prefixes, Options::default());
+    synced(&mut follower).await;
+    assert!(silent(&mut follower).await);
+    store.break_watches();
+    assert!(matches!(
+        follower.next().await,
+        Event::Lost(StoreError::Unavailable { .. })
+    ));
+    assert_eq!(synced(&mut follower).await, []);
+    assert!(silent(&mut follower).await, "not one outage for each range");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broken_watch_resumes_where_it_was() {
     let store = Memory::new();
     fill(&store, 1).await;
