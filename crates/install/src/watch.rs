@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-/// Watches folders. It can be polled: when it is readable something has changed.
+/// Watches folders.
 pub struct Watch(Inotify);
 
 impl fmt::Debug for Watch {
@@ -47,40 +47,32 @@ impl Watch {
         }
     }
 
-    /// Takes what has been noticed; whether that was anything.
+    /// A descriptor that is readable when something has changed. What is read from it are the kernel's events
+    /// (inotify(7)); reading does not block.
     ///
     /// # Errors
-    /// As the kernel reports.
-    pub fn drain(&self) -> io::Result<bool> {
-        let mut noticed = false;
-        loop {
-            match self.0.read_events() {
-                Ok(events) => noticed |= !events.is_empty(),
-                Err(Errno::EAGAIN) => return Ok(noticed),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
+    /// The process has no descriptors left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
+    use std::io::Read;
 
     use super::*;
+
+    fn noticed(watch: &Watch) -> bool {
+        let mut events = [0; 4096];
+        let read = File::from(watch.descriptor().unwrap()).read(&mut events);
+        match read {
+            Ok(bytes) => bytes > 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
 
     #[test]
     fn changes_are_noticed_and_reading_is_none() {
@@ -88,14 +80,14 @@ mod tests {
         let watch = Watch::new().unwrap();
         watch.add(dir.path()).unwrap();
         watch.add(&dir.path().join("absent")).unwrap();
-        assert!(!watch.drain().unwrap());
+        assert!(!noticed(&watch));
         let file = dir.path().join("x");
         fs::write(&file, "x").unwrap();
-        assert!(watch.drain().unwrap());
+        assert!(noticed(&watch));
         watch.add(dir.path()).unwrap();
         fs::read(&file).unwrap();
-        assert!(!watch.drain().unwrap());
+        assert!(!noticed(&watch));
         fs::remove_file(&file).unwrap();
-        assert!(watch.drain().unwrap());
+        assert!(noticed(&watch));
     }
 }
