@@ -149,8 +149,10 @@ impl Record {
     /// # Errors
     /// As the file system reports.
     pub(crate) fn remove(self) -> Result<(), InstallError> {
-        self.place.remove(&self.name)?;
+        // The record goes last: a removal that was interrupted is found by its repetition.
         self.place.remove(&format!("{}.{KEEPER}", self.name))?;
+        self.place.sweep(&self.name)?;
+        self.place.remove(&self.name)?;
         Ok(())
     }
 

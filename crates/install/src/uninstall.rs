@@ -22,7 +22,7 @@ pub struct Removed {
 /// removed: it and what comes after it is still recorded.
 pub fn uninstall(record: &Path) -> Result<Removed, InstallError> {
     let mut done = Removed::default();
-    if !record.exists() {
+    if !record::parts(record)?.0.is_dir() {
         return Ok(done);
     }
     let _nobody_keeps = record::keeper(record)?;
