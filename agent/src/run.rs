@@ -119,6 +119,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             grace,
             metrics: metrics.clone(),
             status: status.clone(),
+            booted: identity::booted(),
+            clock: identity::now,
         };
         let accept = signals.accept.clone();
         tasks.spawn(async move {
