@@ -16,6 +16,8 @@ use crate::wire::{
 /// A connection; the kernel answers a request before `send` returns.
 pub(crate) struct Connection {
     socket: Socket,
+    /// The socket's number, which notifications of its requests bear.
+    port: u32,
     sequence: u32,
     datagram: Vec<u8>,
 }
@@ -39,17 +41,22 @@ impl Connection {
             // The whole of a batch is one datagram, and every refusal in it is one more.
             setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER)?;
             setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-            socket.bind_auto()?;
-            Ok(socket)
+            let port = socket.bind_auto()?.port_number();
+            Ok((socket, port))
         };
-        let socket = namespace
+        let (socket, port) = namespace
             .run(connect)?
             .map_err(|source: io::Error| Error::Socket { source })?;
         Ok(Self {
             socket,
+            port,
             sequence: 0,
             datagram: Vec::with_capacity(DATAGRAM),
         })
+    }
+
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// A sequence number that no request has had, with `count - 1` free ones behind it.
@@ -112,6 +119,62 @@ impl Connection {
                         }
                     },
                     _ => each(message),
+                }
+            }
+        }
+    }
+
+    /// Asks for one object; `None` if there is none.
+    pub(crate) fn ask<T>(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        what: impl Fn() -> String,
+        decode: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.send(request, &what)?;
+        loop {
+            self.receive(&what)?;
+            for message in wire::messages(&self.datagram) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                if message.kind != NLMSG_ERROR {
+                    return Ok(decode(message));
+                }
+                match refusal(&message) {
+                    Err(RequestError::Refused {
+                        errno: Errno::ENOENT,
+                        ..
+                    }) => return Ok(None),
+                    Err(source) => {
+                        let what = what();
+                        return Err(Error::Request { what, source });
+                    }
+                    Ok(()) => {}
+                }
+            }
+        }
+    }
+
+    /// The verdicts that are there already: the kernel has given them all when `send` returns.
+    pub(crate) fn pending(&mut self) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        loop {
+            self.datagram.clear();
+            match self.socket.recv(&mut self.datagram, MSG_DONTWAIT) {
+                Ok(_) => {}
+                // So many refusals that they did not fit: those read before tell enough.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return verdicts,
+            }
+            for message in wire::messages(&self.datagram) {
+                if message.kind == NLMSG_ERROR {
+                    verdicts.push(Verdict {
+                        sequence: message.sequence,
+                        outcome: refusal(&message),
+                    });
                 }
             }
         }
@@ -190,6 +253,7 @@ fn refusal(message: &Message<'_>) -> Result<(), RequestError> {
     })
 }
 
+const MSG_DONTWAIT: i32 = 0x40;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const SEND_BUFFER: usize = 256 << 20;
 const RECEIVE_BUFFER: usize = 16 << 20;

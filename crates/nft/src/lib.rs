@@ -5,8 +5,15 @@
 
 mod connection;
 pub mod conntrack;
+mod decode;
+mod encode;
 mod error;
+mod nft;
+mod protocol;
+mod watch;
 mod wire;
 
 pub use conntrack::Conntrack;
 pub use error::{Error, Result};
+pub use nft::{Nft, RuleCounter};
+pub use watch::{Event, Watch};

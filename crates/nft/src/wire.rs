@@ -113,11 +113,18 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Of a notification: the socket whose request it was.
+    pub(crate) port: u32,
     /// All behind the netlink header.
     pub(crate) body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
+    /// `NFPROTO_*` in `struct nfgenmsg`.
+    pub(crate) fn family(&self) -> Option<u8> {
+        self.body.first().copied()
+    }
+
     /// The attributes behind `struct nfgenmsg`.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         attributes(self.body.get(NFGENMSG..).unwrap_or_default())
@@ -134,6 +141,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
             kind: u16_at(header, 4)?,
             flags: u16_at(header, 6)?,
             sequence: u32_at(header, 8)?,
+            port: u32_at(header, 12)?,
             body: whole.get(NLMSGHDR..)?,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -2,3 +2,6 @@
 
 mod conntrack;
 mod fixture;
+mod sample;
+mod table;
+mod watch;
