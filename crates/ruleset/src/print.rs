@@ -185,15 +185,8 @@ impl Display for Statement {
             Self::Identify {
                 field,
                 identities,
-                fields,
                 map,
-            } => {
-                write!(f, "{field} map @{identities}")?;
-                for field in fields {
-                    write!(f, " . {field}")?;
-                }
-                write!(f, " vmap @{map}")
-            }
+            } => write!(f, "{field} map @{identities} vmap @{map}"),
             Self::Marked { mask, value } => {
                 write!(f, "meta mark & {mask:#010x} == {value:#010x}")
             }

@@ -65,17 +65,17 @@ pub enum Statement {
         /// The map.
         map: String,
     },
-    /// What a map to verdicts says of the identity of an address, and more fields.
+    /// What a map to verdicts says of the identity of a field.
     ///
     /// The identity goes from map to map in a register, so that the packet's mark stays as it is.
+    /// The language of nft cannot say this, but lists it. (As a part of a longer key it would make
+    /// nft 1.0.6 fail an assertion.)
     Identify {
         /// The field that has an identity.
         field: Field,
         /// The map from its values to identities.
         identities: String,
-        /// More fields of the key.
-        fields: Vec<Field>,
-        /// The map to verdicts.
+        /// The map from identities to verdicts.
         map: String,
     },
     /// Packets whose mark has this value in the bits of a mask.
@@ -286,12 +286,10 @@ impl Statement {
             Self::Identify {
                 field,
                 identities,
-                fields,
                 map,
             } => {
                 field.load(0, to);
                 to.push(look_up(identities, Some(0)));
-                load(fields, 1, to);
                 to.push(look_up(map, None));
             }
             Self::Marked { mask, value } => {

@@ -68,7 +68,7 @@ fn sets(table: &mut Table) {
     let key = Key::concatenation(&[&v4("10.1.0.2"), &[6], &80_u16.to_be_bytes()]);
     table.put_set("named4", named.with([key]));
     let icmp = Set::new([DataType::IcmpType, DataType::IcmpCode]);
-    table.put_set("icmp", icmp.with([Key::concatenation(&[&[3], &[4]])]));
+    table.put_set("icmps", icmp.with([Key::concatenation(&[&[3], &[4]])]));
     table.put_set(
         "nd",
         Set::new([DataType::Icmpv6Type]).with([Key::of([135])]),
@@ -98,9 +98,8 @@ fn maps(table: &mut Table) {
         .elements
         .insert(Key::of(v4("10.1.0.3")), identity);
     table.put_set("identities4", identities);
-    let key = [DataType::Mark, DataType::Protocol, DataType::Port];
-    let mut allowed = Set::verdicts(key).counted();
-    let key = Key::concatenation(&[&7_u32.to_ne_bytes(), &[6], &80_u16.to_be_bytes()]);
+    let mut allowed = Set::verdicts([DataType::Mark]).counted();
+    let key = Key::of(7_u32.to_ne_bytes());
     allowed.elements.insert(
         key,
         Element::verdict(Verdict::Accept).commented("default.p|0"),
@@ -170,7 +169,7 @@ fn chains(table: &mut Table) {
             Statement::protocol(1),
             Statement::without(
                 [Field::IcmpType(Family::V4), Field::IcmpCode(Family::V4)],
-                "icmp",
+                "icmps",
             ),
         ])
         .then(Verdict::Accept),
@@ -229,7 +228,6 @@ fn chains(table: &mut Table) {
         Statement::Identify {
             field: from,
             identities: "identities4".to_owned(),
-            fields: vec![Field::Protocol, port],
             map: "allowed".to_owned(),
         },
     ]);
