@@ -6,11 +6,12 @@ use std::net::IpAddr;
 
 use margay_netlink::Interfaces;
 use margay_route::{
-    GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL, Plan, Route, RouteKind,
-    Step,
+    DeviceStep, FdbEntry, GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL,
+    Plan, Route, RouteKind, Step, VXLAN_V4, VXLAN_V6,
 };
 
 use crate::calculate::{Local, Picture};
+use crate::mtu::Carrier;
 use crate::state::Settings;
 
 /// What of the machine decides, from what the kernel shows.
@@ -27,7 +28,12 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
         };
         if ownership.owns_interface(&link.name) {
             local.workloads.insert(link.name.clone());
-        } else if !link.loopback {
+        } else if !link.loopback && ![VXLAN_V4, VXLAN_V6].contains(&link.name.as_str()) {
+            local.carriers.push(Carrier {
+                name: link.name.clone(),
+                mtu: link.mtu,
+                addresses: link.addresses.clone(),
+            });
             local.uplinks.push(uplink);
         }
     }
@@ -42,6 +48,11 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
     local.gateway_routed =
         used.is_some_and(|route| matches!(route.kind, RouteKind::Unicast { .. }));
     local
+}
+
+/// Names of tunnels' devices.
+pub fn tunnels() -> BTreeSet<String> {
+    [VXLAN_V4, VXLAN_V6].map(str::to_owned).into()
 }
 
 /// What is handled of what the kernel shows: without IPv6 where that is switched off.
@@ -88,8 +99,12 @@ pub fn restrain(
     if deletions < SUSPICIOUS || deletions * 2 <= ours {
         return 0;
     }
-    plan.steps
-        .retain(|step| !matches!(step, Step::DeleteRoute(_) | Step::DeleteNeighbour(_)));
+    plan.steps.retain(|step| {
+        !matches!(
+            step,
+            Step::DeleteRoute(_) | Step::DeleteNeighbour(_) | Step::DeleteFdb(_)
+        )
+    });
     deletions
 }
 
@@ -139,6 +154,34 @@ impl fmt::Display for Words<'_> {
                     NeighbourWords(neighbour)
                 )
             }
+            Step::SetFdb(entry) => write!(f, "forward {}", FdbWords(entry)),
+            Step::DeleteFdb(entry) => {
+                write!(f, "forward {} no more: nothing wants it", FdbWords(entry))
+            }
+        }
+    }
+}
+
+/// A step of a tunnel's device in words.
+#[derive(Debug)]
+pub struct DeviceWords<'a>(pub &'a DeviceStep);
+
+impl fmt::Display for DeviceWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            DeviceStep::Create(vxlan) => write!(
+                f,
+                "make VXLAN device {} (network {}, port {}) over {}, from {}, MTU {}",
+                vxlan.name, vxlan.vni, vxlan.port, vxlan.parent, vxlan.local, vxlan.mtu
+            ),
+            DeviceStep::Amend { name, mac, mtu } => {
+                write!(f, "bring {name} up with MAC address {mac} and MTU {mtu}")
+            }
+            DeviceStep::AddAddress { name, address } => write!(f, "give {name} address {address}"),
+            DeviceStep::RemoveAddress { name, address } => {
+                write!(f, "take address {address} from {name}")
+            }
+            DeviceStep::Delete { name } => write!(f, "delete {name}: it is not as it should be"),
         }
     }
 }
@@ -189,6 +232,19 @@ impl fmt::Display for NeighbourWords<'_> {
     }
 }
 
+struct FdbWords<'a>(&'a FdbEntry);
+
+impl fmt::Display for FdbWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FdbEntry {
+            interface,
+            mac,
+            destination,
+        } = self.0;
+        write!(f, "{mac} on {interface} to {destination}")
+    }
+}
+
 /// The names of interfaces that a plan's steps touch.
 pub fn interfaces_of(steps: &[Step]) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
@@ -201,6 +257,9 @@ pub fn interfaces_of(steps: &[Step]) -> BTreeSet<&str> {
             }
             Step::SetNeighbour(neighbour) | Step::DeleteNeighbour(neighbour) => {
                 names.insert(neighbour.interface.as_str());
+            }
+            Step::SetFdb(entry) | Step::DeleteFdb(entry) => {
+                names.insert(entry.interface.as_str());
             }
         }
     }
@@ -247,7 +306,7 @@ mod tests {
         let seen = |routes: &[Route]| {
             let observed = Observed {
                 routes: routes.to_vec(),
-                neighbours: Vec::new(),
+                ..Observed::default()
             };
             local(&interfaces, &observed, &ownership)
         };
@@ -267,7 +326,7 @@ mod tests {
         let route = |last| Route::blackhole(net(&format!("192.168.{last}.0/26")), PROTOCOL);
         Observed {
             routes: (0..count).map(route).collect(),
-            neighbours: Vec::new(),
+            ..Observed::default()
         }
     }
 
@@ -299,7 +358,7 @@ mod tests {
                 Route::on_link(net("10.1.1.1/32"), "cali1", 4),
                 Route::on_link(net("10.1.1.2/32"), "cali1", 3),
             ],
-            neighbours: Vec::new(),
+            ..Observed::default()
         };
         for (remove, steps) in [(true, 2), (false, 1)] {
             let settings = Settings {
@@ -321,10 +380,9 @@ mod tests {
             PROTOCOL,
         );
         let mut picture = Picture::default();
-        picture.sources.insert(
-            route.key(),
-            crate::calculate::Source::Block("n2".to_owned()),
-        );
+        picture
+            .sources
+            .insert(route.key(), crate::calculate::Source::block("n2"));
         let words = |step: Step| {
             Words {
                 step: &step,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use margay_datastore::Datastore;
 use margay_journal::Journal;
-use margay_netlink::{Netlink, table};
-use margay_route::{Ownership, TABLE_MAIN};
+use margay_netlink::{Netlink, table, tunnel};
+use margay_route::{Ownership, TABLE_MAIN, plan_vxlan};
 use margay_store::Store;
 use margay_store::follow::{Event, Follower, Options};
 use margay_telemetry::{Health, Log, Reporter, metrics as registry};
@@ -31,6 +31,7 @@ use crate::plan::{self, Words};
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
+use crate::tunnel_address::{Keeper, Wish};
 use crate::{files, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
@@ -114,6 +115,13 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         });
         seen
     });
+    let (tunnel_wish, wished) = watch::channel(Wish::default());
+    let keeper = Keeper::new(store.clone(), node.clone(), status.clone());
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        keeper.run(wished, stopped).await;
+        Ok("keeper of tunnels' addresses")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -124,6 +132,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         store: datastore,
         status: status.clone(),
         sightings,
+        tunnel_wish,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -188,6 +197,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let observed = plan::handled(observed, &settings);
     let ownership = Ownership {
         interface_prefixes: settings.interface_prefixes.clone(),
+        tunnels: plan::tunnels(),
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
@@ -201,6 +211,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 "give back, unless it comes back within {grace:?}: {suspect}\n"
             ));
         }
+    }
+    for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
+        text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
     }
     for step in &planned.steps {
         text.push_str(&format!(

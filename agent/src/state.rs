@@ -15,10 +15,11 @@ use margay_model::resource::pool::EncapMode;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Kind, Prefix};
 use margay_route::Mac;
+use margay_selector::Selector;
 use margay_store::follow::Update;
 use margay_store::{Entry, Revision};
 
-pub use felix::Settings;
+pub use felix::{Settings, Vxlan};
 
 use crate::config::Tunables;
 
@@ -46,6 +47,21 @@ pub struct NodeAddresses {
     pub v4: Option<IpNetwork>,
     /// The IPv6 address.
     pub v6: Option<IpNetwork>,
+    /// Its end of IPv4 tunnels.
+    pub tunnel_v4: TunnelEnd,
+    /// Its end of IPv6 tunnels.
+    pub tunnel_v6: TunnelEnd,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A node's end of VXLAN tunnels, as its record says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// The device's address.
+    pub address: Option<IpAddr>,
+    /// The device's MAC address, where it is not the one that follows from the node's name.
+    pub mac: Option<Mac>,
 }
 
 /// What of a pool matters here.
@@ -57,6 +73,10 @@ pub struct Pool {
     pub ipip: EncapMode,
     /// VXLAN encapsulation.
     pub vxlan: EncapMode,
+    /// Whether tunnels' addresses are assigned out of it on nodes that `nodes` selects.
+    pub for_tunnels: bool,
+    /// Nodes that use it; `None` is all.
+    pub nodes: Option<Selector>,
 }
 
 /// What of a block matters here.
@@ -325,6 +345,29 @@ impl NodeAddresses {
             Family::V6 => self.v6,
         }
         .map(|network| network.ip())
+    }
+
+    /// The address of a family with the prefix length of its network.
+    pub fn network(&self, family: Family) -> Option<IpNetwork> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// Its end of a family's tunnels.
+    pub fn tunnel(&self, family: Family) -> TunnelEnd {
+        match family {
+            Family::V4 => self.tunnel_v4,
+            Family::V6 => self.tunnel_v6,
+        }
+    }
+}
+
+impl Pool {
+    /// Whether its packets between some nodes or all go through VXLAN tunnels.
+    pub fn tunnels(&self) -> bool {
+        self.vxlan != EncapMode::Never
     }
 }
 

@@ -80,6 +80,11 @@ fn local() -> Local {
         uplinks: vec![uplink],
         workloads: ["cali1", "cali2"].map(str::to_owned).into(),
         gateway_routed: true,
+        carriers: vec![Carrier {
+            name: "eth0".to_owned(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+        }],
     }
 }
 
@@ -282,6 +287,95 @@ fn ipv6_is_left_alone_where_it_is_switched_off() {
     assert_eq!(picture.host_settings.len(), 1);
 }
 
+fn pool(cidr: &str, vxlan: &str, ipip: &str) -> Entry {
+    let spec = json!({"cidr": cidr, "vxlanMode": vxlan, "ipipMode": ipip});
+    entry(
+        Key::resource(Kind::IPPool, "pool"),
+        &json!({"kind": "IPPool", "metadata": {"name": "pool"}, "spec": spec}),
+    )
+}
+
+fn tunnelled(name: &str, v4: &str, tunnel: &str) -> Entry {
+    let spec = json!({"bgp": {"ipv4Address": v4}, "ipv4VXLANTunnelAddr": tunnel});
+    entry(
+        Key::resource(Kind::Node, name),
+        &json!({"kind": "Node", "metadata": {"name": name}, "spec": spec}),
+    )
+}
+
+/// One node in the subnet, one beyond a router, each with a block.
+fn near_and_far(vxlan: &str, ipip: &str) -> Vec<Entry> {
+    vec![
+        pool("192.168.0.0/16", vxlan, ipip),
+        tunnelled("n1", "10.0.0.1/24", "192.168.0.0"),
+        tunnelled("near", "10.0.0.2/24", "192.168.1.0"),
+        tunnelled("far", "10.9.0.2/24", "192.168.2.0"),
+        block("192.168.1.0/26", Some("near"), &["near"]),
+        block("192.168.2.0/26", Some("far"), &["far"]),
+    ]
+}
+
+#[test]
+fn pools_decide_which_way_packets_go() {
+    let near = "192.168.1.0/26 via 10.0.0.2 dev eth0 proto 80: block of node near";
+    let far = "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico proto 80: block of node far";
+    let crossing = draw(&near_and_far("CrossSubnet", "Never"));
+    assert_eq!(shown(&crossing), [near, far]);
+    assert_eq!(crossing.mtu, Some(1450));
+    let [device] = crossing.devices.as_slice() else {
+        panic!("{:?}", crossing.devices);
+    };
+    assert_eq!((device.parent.as_str(), device.mtu), ("eth0", 1450));
+    assert_eq!(device.mac, margay_route::vtep_mac("n1", true));
+    let fdb: Vec<_> = crossing.desired.fdb().collect();
+    assert_eq!(fdb[0].destination, "10.9.0.2".parse::<IpAddr>().unwrap());
+    assert_eq!(fdb[0].mac, margay_route::vtep_mac("far", true));
+    assert_eq!(crossing.desired.neighbours().count(), 1);
+    let far_key = crossing.desired.routes().nth(1).unwrap().key();
+    assert_eq!(crossing.sources[&far_key].origin(), Origin::Vxlan);
+    let always = draw(&near_and_far("Always", "Never"));
+    assert_eq!(
+        shown(&always),
+        [
+            "192.168.1.0/26 via 192.168.1.0 dev vxlan.calico proto 80: block of node near",
+            far
+        ]
+    );
+    assert_eq!(always.desired.fdb().count(), 2);
+}
+
+#[test]
+fn ip_in_ip_is_told_where_it_would_be_needed() {
+    let near = "192.168.1.0/26 via 10.0.0.2 dev eth0 proto 80: block of node near";
+    let crossing = draw(&near_and_far("Never", "CrossSubnet"));
+    assert_eq!(shown(&crossing), [near]);
+    assert!(
+        crossing.unreachable[0]
+            .reason
+            .starts_with("pool pool asks for IP-in-IP")
+    );
+    assert!(crossing.devices.is_empty());
+    let always = draw(&near_and_far("Never", "Always"));
+    assert_eq!((shown(&always).len(), always.unreachable.len()), (0, 2));
+}
+
+#[test]
+fn tunnels_that_lack_something_say_what() {
+    let reason = |entries: &[Entry], settings: &Settings| {
+        let picture = calculate(&state(entries), settings, &local());
+        assert!(picture.desired.fdb().next().is_none());
+        picture.unreachable[0].reason.clone()
+    };
+    let mut entries = near_and_far("CrossSubnet", "Never");
+    let mut off = Settings::default();
+    off.vxlan.enabled = false;
+    assert!(reason(&entries, &off).contains("vxlanEnabled"));
+    entries.push(tunnelled("far", "10.9.0.2/24", ""));
+    assert!(reason(&entries, &Settings::default()).contains("no address for vxlan.calico"));
+    entries.push(tunnelled("n1", "10.0.0.1/24", ""));
+    assert!(reason(&entries, &Settings::default()).contains("this node has no vxlan.calico"));
+}
+
 /// What the kernel would hold after a plan.
 fn after(observed: &Observed, plan: &Plan) -> Observed {
     let mut now = observed.clone();
@@ -299,6 +393,11 @@ fn after(observed: &Observed, plan: &Plan) -> Observed {
                 now.neighbours.push(neighbour.clone());
             }
             Step::DeleteNeighbour(neighbour) => now.neighbours.retain(|other| other != neighbour),
+            Step::SetFdb(entry) => {
+                now.fdb.retain(|other| other.mac != entry.mac);
+                now.fdb.push(entry.clone());
+            }
+            Step::DeleteFdb(entry) => now.fdb.retain(|other| other != entry),
         }
     }
     now

@@ -7,6 +7,7 @@ use crate::link::Interfaces;
 use crate::message::Put;
 use crate::route::RouteFilter;
 use crate::socket::Netlink;
+use crate::tunnel;
 
 /// What became of a plan.
 #[derive(Debug, Default)]
@@ -17,7 +18,8 @@ pub struct Outcome {
     pub failures: Vec<Error>,
 }
 
-/// The routes of one table (all if `None`) and the configured neighbour entries.
+/// The routes of one table (all if `None`), the configured neighbour entries, and the forwarding
+/// entries of our tunnels.
 ///
 /// # Errors
 /// [`Error::List`].
@@ -33,6 +35,7 @@ pub async fn observe(
     Ok(Observed {
         routes: netlink.routes(filter, interfaces).await?,
         neighbours: netlink.neighbours(None, interfaces).await?,
+        fdb: tunnel::forwarding(netlink, interfaces).await?,
     })
 }
 
@@ -65,5 +68,7 @@ async fn apply_step(netlink: &Netlink, step: &Step, interfaces: &Interfaces) -> 
             .await
             .map(|()| true),
         Step::DeleteNeighbour(neighbour) => netlink.delete_neighbour(neighbour, interfaces).await,
+        Step::SetFdb(entry) => netlink.set_fdb(entry, interfaces).await.map(|()| true),
+        Step::DeleteFdb(entry) => netlink.delete_fdb(entry, interfaces).await,
     }
 }
