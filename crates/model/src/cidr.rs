@@ -155,6 +155,12 @@ impl fmt::Display for Family {
     }
 }
 
+impl Serialize for Family {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.key_form())
+    }
+}
+
 impl From<IpNetwork> for Cidr {
     fn from(network: IpNetwork) -> Self {
         // invariant: the length came from a valid network of the same family.
