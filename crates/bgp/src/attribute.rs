@@ -10,6 +10,7 @@ use margay_model::Family;
 use margay_model::scalar::AsNumber;
 use serde::Serialize;
 
+pub(crate) use as_path::SEGMENT_MAX;
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
 
@@ -109,6 +110,17 @@ impl NextHop {
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
+    }
+}
+
+impl Origin {
+    /// The attribute's value.
+    pub(crate) fn octet(self) -> u8 {
+        match self {
+            Self::Igp => 0,
+            Self::Egp => 1,
+            Self::Incomplete => 2,
+        }
     }
 }
 
