@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::calculate::{Problem, calculate};
+use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
 use crate::error::AgentError;
@@ -68,6 +68,10 @@ pub struct Engine {
     configured: BTreeMap<u32, Vec<Sysctl>>,
     /// Indices of workloads' interfaces.
     workloads: BTreeSet<u32>,
+    /// What BGP peers announced.
+    learned: Learned,
+    /// Whether BGP has nothing more to tell of what was before the start.
+    converged: bool,
     /// MTUs that workloads were to have before.
     former_mtus: BTreeSet<u32>,
     /// Whether the store has been read once.
@@ -111,6 +115,8 @@ impl Engine {
             seen: BTreeMap::new(),
             configured: BTreeMap::new(),
             workloads: BTreeSet::new(),
+            learned: Learned::default(),
+            converged: true,
             former_mtus: BTreeSet::new(),
             synced: false,
             followed: false,
@@ -339,7 +345,7 @@ impl Engine {
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
-        let picture = calculate(&self.state, &self.settings, &local);
+        let picture = calculate(&self.state, &self.settings, &local, &self.learned);
         self.wish_for_tunnels();
         let (changed, undone_devices) = self.make_devices(&picture, &interfaces).await;
         if changed {
@@ -353,6 +359,7 @@ impl Engine {
             &ownership,
             &self.settings,
             self.trusted,
+            self.converged,
         );
         if withheld == 0 && !self.trusted {
             self.trusted = true;

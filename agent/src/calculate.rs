@@ -1,8 +1,9 @@
 //! From what the store says and the machine has to what the kernel should hold; pure.
 //!
 //! Precedence where several sources name one destination: an endpoint of this node, then an address
-//! that another node borrows, then blocks. Longest prefixes do the rest.
+//! that another node borrows, then blocks, then what BGP peers announce. Longest prefixes do the rest.
 
+mod learned;
 mod picture;
 mod tunnels;
 
@@ -15,6 +16,7 @@ use margay_route::{
     InterfaceAddresses, Mac, Neighbour, PROTOCOL, Route, RouteKey, gateway_answer, on_link,
 };
 
+pub use learned::{Learned, Way};
 pub use picture::{Hindrance, Origin, Picture, Placed, Problem, Source, Unreachable};
 
 use crate::mtu::{Carrier, mtus};
@@ -34,10 +36,12 @@ pub struct Local {
     pub gateway_routed: bool,
     /// What may limit the workloads' MTU.
     pub carriers: Vec<Carrier>,
+    /// Routes of others that may lead to next hops.
+    pub foreign: Vec<Route>,
 }
 
 /// What should be.
-pub fn calculate(state: &State, settings: &Settings, local: &Local) -> Picture {
+pub fn calculate(state: &State, settings: &Settings, local: &Local, learned: &Learned) -> Picture {
     let mut drawing = Drawing {
         settings,
         local,
@@ -52,6 +56,7 @@ pub fn calculate(state: &State, settings: &Settings, local: &Local) -> Picture {
     drawing.borrowed(state);
     drawing.blocks(state);
     drawing.gateway();
+    drawing.learned(learned);
     drawing.host(state);
     drawing.finish()
 }
@@ -325,8 +330,13 @@ impl Drawing<'_> {
     }
 
     fn finish(mut self) -> Picture {
+        let by_bgp = |destination: &Cidr| self.picture.learned.contains(&destination.network());
+        for (destinations, _) in self.dark.values_mut() {
+            destinations.retain(|destination| !by_bgp(destination));
+        }
         let dark = self.dark.into_iter();
         self.picture.unreachable = dark
+            .filter(|(_, (destinations, _))| !destinations.is_empty())
             .map(|(node, (destinations, reason))| Unreachable {
                 node,
                 destinations,

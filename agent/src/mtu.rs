@@ -102,6 +102,7 @@ mod tests {
             vxlan,
             for_tunnels: true,
             nodes: None,
+            export: true,
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use margay_netlink::Interfaces;
 use margay_route::{
     DeviceStep, FdbEntry, GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL,
-    Plan, Route, RouteKind, Step, VXLAN_V4, VXLAN_V6,
+    PROTOCOL_KERNEL, Plan, Route, RouteKind, Step, VXLAN_V4, VXLAN_V6,
 };
 
 use crate::calculate::{Local, Picture};
@@ -42,12 +42,33 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
         .routes
         .iter()
         .filter(|route| !ownership.owns_route(route));
+    local.foreign = others
+        .clone()
+        .filter(|route| leads(route))
+        .cloned()
+        .collect();
     let used = others
         .filter(|route| route.dst.contains(gateway))
         .min_by_key(|route| (std::cmp::Reverse(route.dst.prefix()), route.metric));
     local.gateway_routed =
         used.is_some_and(|route| matches!(route.kind, RouteKind::Unicast { .. }));
     local
+}
+
+/// Whether a route is as BGP brings them.
+fn goes_by_gateway(route: &Route) -> bool {
+    match &route.kind {
+        RouteKind::Unicast { via } => via.iter().any(|hop| hop.gateway.is_some()),
+        _ => false,
+    }
+}
+
+/// Whether a route may lead to next hops: it goes somewhere, and not to a single workload.
+fn leads(route: &Route) -> bool {
+    let host = if route.dst.is_ipv4() { 32 } else { 128 };
+    matches!(route.kind, RouteKind::Unicast { .. })
+        && (route.protocol != PROTOCOL_KERNEL || route.dst.prefix() < host)
+        && !matches!(route.dst.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Names of tunnels' devices.
@@ -69,7 +90,8 @@ pub fn handled(mut observed: Observed, settings: &Settings) -> Observed {
 /// Takes from a plan the deletions that are not to be made. Returns how many were taken because
 /// they are suspiciously many.
 ///
-/// Routes of others on workloads' interfaces stay where the settings say so. A first comparison
+/// Routes of others on workloads' interfaces stay where the settings say so. Until BGP has `converged`
+/// after a start, routes by way of others stay: an earlier run may have learned them. A first comparison
 /// that would delete most of what an earlier run installed points to a datastore that was emptied
 /// or is another one: then nothing is deleted unless `trusted`.
 pub fn restrain(
@@ -78,7 +100,14 @@ pub fn restrain(
     ownership: &Ownership,
     settings: &Settings,
     trusted: bool,
+    converged: bool,
 ) -> usize {
+    if !converged {
+        plan.steps.retain(|step| match step {
+            Step::DeleteRoute(route) => !goes_by_gateway(route),
+            _ => true,
+        });
+    }
     if !settings.remove_external_routes {
         let own = [PROTOCOL, settings.device_route_protocol];
         plan.steps.retain(|step| match step {
@@ -341,7 +370,7 @@ mod tests {
                 desired.insert_route(route.clone()).unwrap();
             }
             let mut plan = plan(&desired, &observed, &ownership);
-            let held = restrain(&mut plan, &observed, &ownership, &settings, trusted);
+            let held = restrain(&mut plan, &observed, &ownership, &settings, trusted, true);
             (held, plan.steps.len())
         };
         assert_eq!(sweep(20, 0, false), (20, 0));
@@ -366,7 +395,26 @@ mod tests {
                 ..Settings::default()
             };
             let mut plan = plan(&Desired::default(), &observed, &ownership);
-            restrain(&mut plan, &observed, &ownership, &settings, true);
+            restrain(&mut plan, &observed, &ownership, &settings, true, true);
+            assert_eq!(plan.steps.len(), steps);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_learned_stays_until_bgp_has_converged() {
+        let ownership = Ownership::default();
+        let settings = Settings::default();
+        let gateway = "10.0.0.2".parse().unwrap();
+        let observed = Observed {
+            routes: vec![
+                Route::via(net("192.168.1.0/26"), gateway, "eth0", PROTOCOL),
+                Route::blackhole(net("192.168.2.0/26"), PROTOCOL),
+            ],
+            ..Observed::default()
+        };
+        for (converged, steps) in [(false, 1), (true, 2)] {
+            let mut plan = plan(&Desired::default(), &observed, &ownership);
+            restrain(&mut plan, &observed, &ownership, &settings, true, converged);
             assert_eq!(plan.steps.len(), steps);
         }
     }

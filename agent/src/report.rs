@@ -193,7 +193,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::calculate::{Local, calculate};
+    use crate::calculate::{Learned, Local, calculate};
     use crate::state::Settings;
 
     fn put(state: &mut State, key: Key, value: &Value) {
@@ -248,7 +248,7 @@ mod tests {
             gateway_routed: true,
             ..Local::default()
         };
-        let picture = calculate(&state, &Settings::default(), &local);
+        let picture = calculate(&state, &Settings::default(), &local, &Learned::default());
         let missing: BTreeSet<RouteKey> = picture
             .desired
             .routes()

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
-use crate::calculate::calculate;
+use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
@@ -201,9 +201,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let picture = calculate(&state, &settings, &local);
+    let picture = calculate(&state, &settings, &local, &Learned::default());
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
-    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
+    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false, false);
     let mut text = releases::foretell(&Journal::new(&config.releases_dir));
     if let Some(grace) = config.cleanup_grace {
         for suspect in Sighting::of(&state, &interfaces).suspects.values() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use margay_endpoint::Sysctl;
 use margay_model::{Cidr, Key};
 use margay_route::{Desired, RouteKey, Vxlan};
@@ -15,6 +16,10 @@ use crate::state::Endpoint;
 pub struct Picture {
     /// Routes, neighbours and forwarding entries.
     pub desired: Desired,
+    /// Destinations of routes that BGP peers announced.
+    pub learned: BTreeSet<IpNetwork>,
+    /// Prefixes that BGP peers announced whose next hops nothing leads to, with those.
+    pub unresolved: BTreeMap<Cidr, Vec<IpAddr>>,
     /// Devices of tunnels.
     pub devices: Vec<Vxlan>,
     /// The workloads' MTU in bytes; `None` where nothing is known of it.
@@ -58,6 +63,13 @@ pub enum Source {
     },
     /// So that the machine answers for the workloads' gateway.
     Gateway,
+    /// A BGP peer announced it.
+    Bgp {
+        /// The peer's name.
+        peer: String,
+    },
+    /// It leads to a BGP peer that is on no common link.
+    PeerGateway,
 }
 
 /// Where the agent knows a route from. An earlier one wins over a later one.
@@ -70,6 +82,8 @@ pub enum Origin {
     Store,
     /// From the datastore: the other node is at the other end of a VXLAN tunnel.
     Vxlan,
+    /// From a BGP peer.
+    Bgp,
 }
 
 impl Source {
@@ -94,6 +108,8 @@ impl Source {
     pub fn origin(&self) -> Origin {
         match self {
             Self::Endpoint(_) | Self::OwnBlock | Self::Gateway => Origin::Own,
+            Self::PeerGateway => Origin::Store,
+            Self::Bgp { .. } => Origin::Bgp,
             Self::Block { tunnel: false, .. } | Self::Borrowed { tunnel: false, .. } => {
                 Origin::Store
             }
@@ -221,6 +237,8 @@ impl fmt::Display for Source {
                 write!(f, "address of block {block} in use by node {node}")
             }
             Self::Gateway => f.write_str("gateway of the workloads, which no other route leads to"),
+            Self::Bgp { peer } => write!(f, "announced by {peer}"),
+            Self::PeerGateway => f.write_str("BGP peer, by the gateway in reachableBy"),
         }
     }
 }

@@ -37,6 +37,15 @@ pub(super) fn node(value: &[u8]) -> Result<NodeAddresses, String> {
             mac: parsed("vxlanTunnelMACAddrV6", spec.vxlan_tunnel_mac_addr_v6)?,
         },
         labels: node.metadata.labels,
+        as_number: match bgp.as_number {
+            None => None,
+            Some(value) => serde_json::from_value(value.clone())
+                .map_err(|_| format!("spec.bgp.asNumber {value} is no AS number"))?,
+        },
+        cluster_id: parsed(
+            "bgp.routeReflectorClusterID",
+            bgp.route_reflector_cluster_id,
+        )?,
     })
 }
 
@@ -90,6 +99,7 @@ pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
         vxlan: pool.spec.vxlan_mode.unwrap_or_default(),
         for_tunnels: !pool.spec.disabled && (uses.is_empty() || uses.contains(&AllowedUse::Tunnel)),
         nodes,
+        export: !pool.spec.disable_bgp_export,
     })
 }
 

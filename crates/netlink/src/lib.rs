@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod batch;
 pub mod endpoint;
 mod error;
 mod link;

@@ -119,43 +119,6 @@ pub(crate) async fn forwarding(
     Ok(entries)
 }
 
-impl Netlink {
-    pub(crate) async fn set_fdb(&self, entry: &FdbEntry, interfaces: &Interfaces) -> Result<()> {
-        let Some(link) = interfaces.by_name(&entry.interface) else {
-            return Err(Error::LinkMissing {
-                name: entry.interface.clone(),
-            });
-        };
-        self.change(message::set_fdb(entry, link.index))
-            .await
-            .map_err(|source| Error::SetFdb {
-                entry: entry.clone(),
-                source,
-            })
-    }
-
-    /// Deletes an entry; one that is gone is as good. Returns whether it was there.
-    pub(crate) async fn delete_fdb(
-        &self,
-        entry: &FdbEntry,
-        interfaces: &Interfaces,
-    ) -> Result<bool> {
-        let Some(link) = interfaces.by_name(&entry.interface) else {
-            return Ok(false);
-        };
-        match self.change(message::delete_fdb(entry, link.index)).await {
-            Ok(()) => Ok(true),
-            Err(source) if matches!(source.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {
-                Ok(false)
-            }
-            Err(source) => Err(Error::DeleteFdb {
-                entry: entry.clone(),
-                source,
-            }),
-        }
-    }
-}
-
 /// From the kind's data of a link.
 pub(crate) fn info(data: &[InfoVxlan]) -> VxlanInfo {
     let mut info = VxlanInfo::default();
