@@ -31,3 +31,4 @@ pub mod run;
 pub mod state;
 pub mod status_files;
 pub mod sync;
+pub mod tunnel_address;

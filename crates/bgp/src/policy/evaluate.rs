@@ -56,6 +56,12 @@ pub(crate) enum Outcome<'a> {
 }
 
 impl Policy {
+    /// Whether the policy takes a route, whatever it makes of its attributes.
+    #[must_use]
+    pub fn takes(&self, route: &Candidate<'_>) -> bool {
+        matches!(self.evaluate(route), Outcome::Accept { .. })
+    }
+
     /// Evaluates the policy.
     pub(crate) fn evaluate<'a>(&self, route: &Candidate<'a>) -> Outcome<'a> {
         let mut attributes = Cow::Borrowed(route.attributes);
