@@ -105,6 +105,12 @@ impl NextHop {
     pub fn family(&self) -> Family {
         Family::of(self.address)
     }
+
+    /// Whether the address means nothing beyond its link.
+    #[must_use]
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())
+    }
 }
 
 impl fmt::Display for NextHop {

@@ -26,11 +26,18 @@
 
 pub mod attribute;
 pub mod config;
+mod decision;
 pub mod event;
+mod group;
+mod intern;
 pub mod message;
+mod peer;
 pub mod policy;
+mod random;
 mod route;
+mod speaker;
 pub mod status;
+mod table;
 
 pub use attribute::{
     AsPath, Attributes, Community, ExtendedCommunity, LargeCommunity, NextHop, Origin,
@@ -46,6 +53,7 @@ pub use event::{
 pub use message::{Capability, Code, Notification};
 pub use policy::{Condition, Operation, Policy, Rule, Verdict};
 pub use route::LocalRoute;
+pub use speaker::{Speaker, Stop};
 pub use status::{
     AdvertisedRoute, PeerStatus, ReceivedRoute, RestartState, State, TableEntry, TablePath,
 };

@@ -12,6 +12,7 @@ mod update;
 mod wire;
 
 pub use capability::{AddPathMode, Capability, GracefulFamily, LongLivedFamily};
+pub(crate) use capability::{LONG_LIVED_TIME_MAX, RESTART_TIME_MAX};
 pub use encode::{
     EncodeError, announcements, end_of_rib, keepalive, notification as encode_notification,
     open as encode_open, refresh as encode_refresh, withdrawals,

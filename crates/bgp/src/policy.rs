@@ -11,6 +11,7 @@ use crate::attribute::{Community, LargeCommunity};
 use crate::config::NextHopMode;
 
 pub use condition::{Condition, Interfaces, Owners, PrefixMatch, PrefixOperator, PrefixSet};
+pub(crate) use evaluate::Outcome;
 pub use evaluate::{Candidate, RouteSource};
 
 /// Rules on routes in one direction of a session.

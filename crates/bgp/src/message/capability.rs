@@ -177,7 +177,7 @@ impl Capability {
     }
 
     /// Writes the capability: code, length, value.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut value = Vec::new();
         let code = self.encode_value(&mut value);
         value.truncate(usize::from(u8::MAX));

@@ -88,6 +88,11 @@ impl Notification {
         self.code == Code::Cease && self.subcode == cease::HARD_RESET
     }
 
+    /// Whether the other of two connections stays.
+    pub(crate) fn is_collision(&self) -> bool {
+        self.code == Code::Cease && self.subcode == cease::COLLISION
+    }
+
     /// The text for people in a Cease for a shutdown or reset, control characters replaced.
     #[must_use]
     pub fn text(&self) -> Option<String> {
@@ -225,7 +230,6 @@ pub(crate) mod cease {
     pub(crate) const SHUTDOWN: u8 = 2;
     pub(crate) const DECONFIGURED: u8 = 3;
     pub(crate) const RESET: u8 = 4;
-    pub(crate) const REJECTED: u8 = 5;
     pub(crate) const CONFIGURATION: u8 = 6;
     pub(crate) const COLLISION: u8 = 7;
     pub(crate) const HARD_RESET: u8 = 9;
