@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use margay_bgp::{PeerStatus, State};
-use margay_model::Family;
+use margay_bgp::{
+    AdvertisedRoute, Attributes, Origin, PeerStatus, ReceivedRoute, Source, State, TableEntry,
+    TablePath,
+};
 use margay_model::time::Timestamp;
+use margay_model::{Cidr, Family};
 use margay_peering::PeerType;
 use serde::Serialize;
 
@@ -58,6 +61,98 @@ pub struct PeerView {
     /// Since when, as a time.
     #[serde(skip)]
     pub since_time: Timestamp,
+}
+
+/// A route of BGP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteView {
+    /// The prefix.
+    pub prefix: Cidr,
+    /// The next hop; our own routes have none.
+    pub next_hop: String,
+    /// From whom it is; empty where that is clear.
+    pub from: String,
+    /// The AS numbers of its path, the nearest first.
+    pub as_path: String,
+    /// ORIGIN.
+    pub origin: Origin,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Communities, then large communities.
+    pub communities: Vec<String>,
+    /// Whether it is used, and why, or why not.
+    pub note: String,
+}
+
+impl RouteView {
+    fn of(prefix: Cidr, attributes: &Attributes) -> Self {
+        let next_hop = attributes.next_hop.address;
+        let communities = attributes.communities.iter().map(ToString::to_string);
+        let large = attributes.large_communities.iter().map(ToString::to_string);
+        Self {
+            prefix,
+            next_hop: if next_hop.is_unspecified() {
+                String::new()
+            } else {
+                next_hop.to_string()
+            },
+            from: String::new(),
+            as_path: attributes.as_path.to_string(),
+            origin: attributes.origin,
+            local_pref: attributes.local_pref,
+            med: attributes.med,
+            communities: communities.chain(large).collect(),
+            note: String::new(),
+        }
+    }
+
+    /// What a peer announced.
+    pub fn received(route: &ReceivedRoute) -> Self {
+        let mut view = Self::of(route.prefix, &route.attributes);
+        view.note = match (&route.rejected, route.stale) {
+            (Some(reason), _) => format!("rejected: {reason}"),
+            (None, true) => "stale".to_owned(),
+            (None, false) => String::new(),
+        };
+        view
+    }
+
+    /// What a peer is announced.
+    pub fn advertised(route: &AdvertisedRoute) -> Self {
+        let mut view = Self::of(route.prefix, &route.attributes);
+        if route.queued {
+            "queued".clone_into(&mut view.note);
+        }
+        view
+    }
+
+    /// All routes of a prefix, the best first.
+    pub fn table(entry: &TableEntry) -> Vec<Self> {
+        let view = |(number, path): (usize, &TablePath)| {
+            let mut view = Self::of(entry.prefix, &path.attributes);
+            view.from = match &path.source {
+                Source::Local => "own".to_owned(),
+                Source::Peer { name, .. } => name.to_string(),
+            };
+            let mut notes = Vec::new();
+            match (number, entry.reason) {
+                (0, Some(reason)) => notes.push(format!("best: {reason}")),
+                _ if path.multipath => notes.push("as good as the best".to_owned()),
+                _ => {}
+            }
+            if path.stale {
+                notes.push("stale".to_owned());
+            }
+            if !path.reachable {
+                notes.push("next hop cannot be reached".to_owned());
+            }
+            view.note = notes.join(", ");
+            view
+        };
+        entry.paths.iter().enumerate().map(view).collect()
+    }
 }
 
 impl BgpStatus {
