@@ -27,6 +27,7 @@ mod route;
 mod socket;
 mod sysctl;
 pub mod table;
+pub mod tcp;
 
 pub use error::{Error, RequestError, Result};
 pub use link::{Interfaces, Link};
