@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod autodetect;
+pub mod bgp;
 pub mod calculate;
 pub mod cleanup;
 pub mod config;

@@ -11,7 +11,7 @@ use crate::process::{Output, inside, run};
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
-    /// How many bridges there are, each a subnet, with a router between them.
+    /// How many bridges there are, each a subnet.
     subnets: usize,
     dir: tempfile::TempDir,
     nodes: usize,
@@ -37,16 +37,21 @@ pub struct Pod {
 impl Lab {
     /// Makes a lab of so many nodes in one subnet, without a router.
     pub fn new(nodes: usize) -> Self {
-        Self::with_subnets(nodes, 1)
+        Self::with_subnets(nodes, 1, false)
     }
 
     /// Makes a lab of so many nodes: those with odd numbers are in one subnet, those with even
     /// numbers in another, and the fabric is the router between them and every node's default.
     pub fn routed(nodes: usize) -> Self {
-        Self::with_subnets(nodes, 2)
+        Self::with_subnets(nodes, 2, true)
     }
 
-    fn with_subnets(nodes: usize, subnets: usize) -> Self {
+    /// As [`Lab::routed`], but nothing leads from one subnet to the other: see [`crate::Routers`].
+    pub fn racks(nodes: usize) -> Self {
+        Self::with_subnets(nodes, 2, false)
+    }
+
+    fn with_subnets(nodes: usize, subnets: usize, routed: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("mg{}-{count}", std::process::id());
@@ -66,11 +71,13 @@ impl Lab {
         for subnet in 0..subnets {
             fabric += &format!(
                 "link add br{subnet} type bridge forward_delay 0 mcast_snooping 0\n\
-                 link set br{subnet} up\naddr add {}/{} dev br{subnet}\n",
-                lab.router(subnet),
-                lab.length()
+                 link set br{subnet} up\n"
             );
-            if subnets > 1 {
+            if routed || subnets == 1 {
+                let (address, length) = (lab.router(subnet), lab.length());
+                fabric += &format!("addr add {address}/{length} dev br{subnet}\n");
+            }
+            if routed {
                 fabric += &format!(
                     "addr add {}/64 dev br{subnet} nodad\n",
                     lab.router_v6(subnet)
@@ -86,7 +93,7 @@ impl Lab {
             );
         }
         batch(Some(&lab.fabric()), &fabric);
-        if subnets > 1 {
+        if routed {
             for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
                 let _ = in_namespace(&lab.fabric(), &format!("sysctl -qw {setting}")).ok();
             }
@@ -99,7 +106,7 @@ impl Lab {
                 lab.length(),
                 node.ipv6()
             );
-            if subnets > 1 {
+            if routed {
                 let subnet = node.subnet();
                 lines += &format!(
                     "route add default via {}\nroute add default via {}\n",
@@ -263,14 +270,14 @@ impl Pod {
     }
 }
 
-fn in_namespace(namespace: &str, line: &str) -> Output {
+pub(crate) fn in_namespace(namespace: &str, line: &str) -> Output {
     let mut words = line.split_whitespace();
     let mut command = inside(namespace, words.next().unwrap());
     run(command.args(words), b"")
 }
 
 #[track_caller]
-fn batch(namespace: Option<&str>, lines: &str) {
+pub(crate) fn batch(namespace: Option<&str>, lines: &str) {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
         command.args(["-n", namespace]);

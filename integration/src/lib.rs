@@ -19,6 +19,7 @@ pub mod cni;
 pub mod etcd;
 pub mod lab;
 pub mod process;
+pub mod routers;
 pub mod scene;
 pub mod store;
 
@@ -27,5 +28,6 @@ pub use cni::{Cnitool, Plugin};
 pub use etcd::{Cluster, Etcd};
 pub use lab::{Lab, Node, Pod};
 pub use process::{Output, Running, run};
+pub use routers::Routers;
 pub use scene::{Scene, Traces};
 pub use store::StoreKind;

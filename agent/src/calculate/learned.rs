@@ -138,9 +138,8 @@ impl<'a> Tracker<'a> {
                 self.learned.routes.get(&cidr)
             });
         match learned {
-            Some((prefix, way)) if !near => {
+            Some(way) if !near => {
                 let further = way.next_hops.iter();
-                let further = further.filter(|next| !prefix.contains(**next) || **next != address);
                 further.flat_map(|next| self.resolve(*next)).collect()
             }
             _ => resolve(address, &self.local.uplinks, &foreign).unwrap_or_default(),

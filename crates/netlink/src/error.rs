@@ -53,6 +53,14 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// A socket did not take an option.
+    #[error("setting {option} of a TCP socket")]
+    TcpOption {
+        /// The option's name in C.
+        option: &'static str,
+        /// The reason.
+        source: Errno,
+    },
     /// The container has an interface of that name that is not this endpoint's.
     #[error(
         "the container has an interface {name} that is not ours: choose another interface name, \

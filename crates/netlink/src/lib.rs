@@ -30,6 +30,7 @@ mod socket;
 mod sysctl;
 pub mod table;
 pub mod tunnel;
+pub mod tcp;
 
 pub use error::{Error, RequestError, Result};
 pub use link::{Interfaces, Link};

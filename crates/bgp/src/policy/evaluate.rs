@@ -44,6 +44,7 @@ pub struct Candidate<'a> {
 
 /// What a policy makes of a route.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "lives for a moment on the stack")]
 pub(crate) enum Outcome<'a> {
     /// The route is taken, with these attributes.
     Accept {
