@@ -397,10 +397,8 @@ impl Auditor {
     }
 
     fn holder(&self, address: IpAddr) -> Option<&str> {
-        let holding = self
-            .blocks
-            .values()
-            .find(|held| held.cidr.contains(address))?;
+        // Blocks do not overlap: the last that begins at or before the address is the only one it can lie in.
+        let (_, holding) = self.blocks.range(..=Cidr::host(address)).next_back()?;
         let attribute = block::attribute(holding, address)?;
         attribute.handle_id.as_deref().map(handle::id)
     }
