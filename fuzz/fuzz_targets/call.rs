@@ -6,9 +6,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use margay_call::{AddressSettings, Releasing, Settings};
+use margay_call::{AddressSettings, Settings};
 use margay_cni::error::Error;
 use margay_cni::{Request, Version};
+use margay_datastore::Config;
 use serde_json::Value;
 
 const VARIABLES: [&str; 6] = [
@@ -64,8 +65,8 @@ fuzz_target!(|data: &[u8]| {
         answerable(&error, version);
     }
     let _ = conf.mesos();
-    // Whatever is wrong, a DEL goes by what is left.
-    let _ = Releasing::read(conf, &|_| None);
+    // Whatever else is wrong, a DEL looks for its store.
+    let _ = Config::from_cni(conf.raw(), &|_| None);
     if let Ok(Some(ipam)) = conf.ipam()
         && let Err(error) = AddressSettings::read(ipam.raw)
     {
@@ -76,22 +77,15 @@ fuzz_target!(|data: &[u8]| {
 /// The runtime can read the error, and a person can: one short line, no control characters.
 fn answerable(error: &Error, version: Version) {
     assert!(error.code > 0);
-    assert!(
-        error.msg.len() <= 256,
-        "{} bytes: {}",
-        error.msg.len(),
-        error.msg
-    );
-    assert!(!error.msg.chars().any(char::is_control), "{:?}", error.msg);
     let document = error.encode(version);
     let again: Value = serde_json::from_str(&document.to_string()).expect("it is JSON");
     assert_eq!(again["code"], document["code"]);
-    let deleted = error.clone().for_del();
+    let message = |document: &Value| document["msg"].as_str().expect("it has one").to_owned();
+    let told = message(&document);
+    assert!(told.len() <= 256, "{} bytes: {told}", told.len());
+    assert!(!told.chars().any(char::is_control), "{told:?}");
+    let deleted = message(&error.clone().for_del().encode(version)).to_lowercase();
     for words in ["not found", "no such file or directory"] {
-        assert!(
-            !deleted.msg.to_lowercase().contains(words),
-            "{}",
-            deleted.msg
-        );
+        assert!(!deleted.contains(words), "{deleted}");
     }
 }
