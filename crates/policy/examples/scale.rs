@@ -118,7 +118,7 @@ fn many_policies() {
     measure("policy's order changes", 200, || {
         port += 1;
         let mut policy = grouped_policy(3, 3, 80);
-        policy["spec"]["order"] = json!(if port % 2 == 0 { 0.5 } else { 99.0 });
+        policy["spec"]["order"] = json!(if port.is_multiple_of(2) { 0.5 } else { 99.0 });
         put(&mut calculator, &policy);
         calculator.flush()
     });
@@ -164,7 +164,7 @@ fn endpoint_key(number: usize, node: usize) -> Key {
 /// Every hundredth endpoint has labels that no other has, as the pods of StatefulSets and Jobs do.
 fn endpoint(number: usize, node: usize) -> Value {
     let namespace = format!("namespace-{}", number % 1_000);
-    let app = if number / 1_000 % 2 == 0 { "web" } else { "db" };
+    let app = if (number / 1_000).is_multiple_of(2) { "web" } else { "db" };
     let mut labels = json!({
         "app": app,
         "pod-template-hash": format!("6d4b75cb{app}{}", number % 1_000),
@@ -173,7 +173,7 @@ fn endpoint(number: usize, node: usize) -> Value {
         "projectcalico.org/orchestrator": "k8s",
         "projectcalico.org/serviceaccount": "default",
     });
-    if number % 100 == 0 {
+    if number.is_multiple_of(100) {
         labels["statefulset.kubernetes.io/pod-name"] = json!(format!("web-{number}"));
     }
     json!({

@@ -1,14 +1,10 @@
 //! However the state came about, the calculation is the same; and it means what the evaluator says.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::interpreter::interpret;
-use common::random::{change, neighbourhood, packet, policy_for_all, rules};
-use common::{Change, NODE, Store, take};
+use crate::common::interpreter::interpret;
+use crate::common::random::{change, neighbourhood, packet, policy_for_all, rules};
+use crate::common::{Change, NODE, Store, take};
 use margay_policy::evaluator::{Direction, HostStage, Place, decide};
 use margay_policy::{Calculator, Delta, Desired, SetChange};
 use proptest::prelude::*;

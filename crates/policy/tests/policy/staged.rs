@@ -1,11 +1,7 @@
 //! Staged policies are never in force; what they would do is told beside.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::world::{World, global, id, namespaced, rules, tcp, workload};
-use common::{Change, resource};
+use crate::common::world::{World, global, id, namespaced, rules, tcp, workload};
+use crate::common::{Change, resource};
 use margay_model::Kind;
 use margay_policy::Chains;
 use margay_policy::evaluator::{Direction, Place, Verdict, decide};

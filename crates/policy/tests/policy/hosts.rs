@@ -1,11 +1,7 @@
 //! Host endpoints: which chains their policies are in, and which interfaces they have.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::world::{World, global, namespaced, rules, tcp, tier};
-use common::{Change, resource};
+use crate::common::world::{World, global, namespaced, rules, tcp, tier};
+use crate::common::{Change, resource};
 use margay_model::Kind;
 use margay_policy::Host;
 use margay_policy::evaluator::{Direction, HostStage, Packet, Verdict};

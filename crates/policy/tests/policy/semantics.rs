@@ -1,12 +1,8 @@
 //! Each point of Calico's semantics, for the calculation and the evaluator alike.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::Change;
-use common::resource;
-use common::world::{World, global, id, namespaced, profile, rules, tcp, tier, workload};
+use crate::common::Change;
+use crate::common::resource;
+use crate::common::world::{World, global, id, namespaced, profile, rules, tcp, tier, workload};
 use margay_model::{Key, Kind};
 use margay_policy::evaluator::{Direction, Packet, Verdict};
 use margay_policy::{Delta, SetChange, SetKind};
@@ -867,7 +863,7 @@ fn a_change_is_told_as_small_as_it_is() {
     let from_far = rules(json!([{"action": "Allow", "source": {"selector": "app == 'far'"}}]));
     let mut world = World::new([web(), far("1", "10.0.1.1"), global("p", from_far)]);
     let mut take = |change: Change| -> Delta {
-        common::take(&mut world.calculator, &change);
+        crate::common::take(&mut world.calculator, &change);
         world.calculator.flush()
     };
     let delta = take(far("2", "10.0.1.2"));

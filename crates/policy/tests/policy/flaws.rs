@@ -1,11 +1,7 @@
 //! One bad object harms no other, and where it is a policy it denies.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::world::{World, global, namespaced, profile, rules, tcp, workload};
-use common::{Change, resource};
+use crate::common::world::{World, global, namespaced, profile, rules, tcp, workload};
+use crate::common::{Change, resource};
 use margay_model::{Key, Kind};
 use margay_policy::evaluator::{Direction::Egress, Direction::Ingress, Verdict};
 use serde_json::{Value, json};
