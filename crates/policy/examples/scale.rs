@@ -164,7 +164,11 @@ fn endpoint_key(number: usize, node: usize) -> Key {
 /// Every hundredth endpoint has labels that no other has, as the pods of StatefulSets and Jobs do.
 fn endpoint(number: usize, node: usize) -> Value {
     let namespace = format!("namespace-{}", number % 1_000);
-    let app = if (number / 1_000).is_multiple_of(2) { "web" } else { "db" };
+    let app = if (number / 1_000).is_multiple_of(2) {
+        "web"
+    } else {
+        "db"
+    };
     let mut labels = json!({
         "app": app,
         "pod-template-hash": format!("6d4b75cb{app}{}", number % 1_000),

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod common;
+mod documented;
 mod flaws;
 mod golden;
 mod hosts;
