@@ -37,8 +37,6 @@ pub struct Driver {
     pub node: String,
     /// The store.
     pub store: Datastore,
-    /// The kernel.
-    pub host: Netlink,
     /// Docker's API, where it may be asked.
     pub docker: Option<Docker>,
     memory: Mutex<Memory>,
@@ -56,18 +54,22 @@ struct Memory {
 
 impl Driver {
     /// A driver.
-    pub fn new(config: Config, node: String, store: Datastore, host: Netlink) -> Self {
+    pub fn new(config: Config, node: String, store: Datastore) -> Self {
         let docker = config.docker_socket.clone().map(Docker::new);
         Self {
             config,
             node,
             store,
-            host,
             docker,
             memory: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             started: Instant::now(),
         }
+    }
+
+    /// The kernel, by a socket of the caller's own: on one socket the kernel does one listing at a time.
+    fn host(&self) -> Result<Netlink> {
+        Ok(Netlink::current()?)
     }
 
     /// Keeps an address from others.

@@ -11,7 +11,6 @@ use margay_docker::driver::Driver;
 use margay_docker::error::chain;
 use margay_docker::metrics::Metrics;
 use margay_docker::server::Server;
-use margay_netlink::Netlink;
 use margay_telemetry::{Listener, Log, Site, metrics, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -70,7 +69,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         scope = ?config.scope,
         "answering Docker"
     );
-    let driver = Arc::new(Driver::new(config, node, store, Netlink::current()?));
+    let driver = Arc::new(Driver::new(config, node, store));
     let clean_up = tokio::spawn(Arc::clone(&driver).clean_up());
     Server::new(driver, measured).run(stop).await?;
     clean_up.abort();

@@ -110,7 +110,7 @@ impl Driver {
         let mac = mac.unwrap_or_else(|| mac_of(id));
         let mtu = network.mtu.or_else(|| self.config.mtu());
         let plan = kernel::plan(&endpoint, id, &network, mac, &addresses, mtu)?;
-        setup_unplaced(&plan, &self.host).await?;
+        setup_unplaced(&plan, &self.host()?).await?;
         self.wait_for_policy(id).await;
         if self.docker.is_some() {
             tokio::spawn(Arc::clone(self).describe(id.to_owned()));
@@ -177,7 +177,7 @@ impl Driver {
 
     pub(crate) async fn take_down(&self, id: &str) -> Result<()> {
         let names = Names::of(id);
-        let removal = teardown(&self.host, &names.host, &mark(id)).await?;
+        let removal = teardown(&self.host()?, &names.host, &mark(id)).await?;
         if let Removed::Foreign { alias } = removal {
             warn!(
                 interface = names.host,

@@ -1,6 +1,7 @@
 //! The calls of the IPAM driver.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use margay_ipam_core::allocator::Want;
 use margay_ipam_core::pool::Pool;
@@ -10,7 +11,7 @@ use margay_model::resource::pool::IPPool;
 use margay_model::{Cidr, Family, Kind, Prefix};
 use margay_store::Store;
 use serde_json::{Value, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Driver, family, now, parse_address};
 use crate::driver::network::reserved_handle;
@@ -166,7 +167,7 @@ impl Driver {
         Ok(json!({"Address": Cidr::host(address).to_string(), "Data": {}}))
     }
 
-    async fn choose(&self, pool: &PoolId) -> Result<std::net::IpAddr> {
+    async fn choose(&self, pool: &PoolId) -> Result<IpAddr> {
         let (want, within) = match pool {
             PoolId::Any(family) => (
                 Want::Auto {
@@ -204,7 +205,7 @@ impl Driver {
     }
 
     /// Sees that one particular address can be had. What a dead container left is returned for it first.
-    async fn choose_exact(&self, address: std::net::IpAddr) -> Result<()> {
+    async fn choose_exact(&self, address: IpAddr) -> Result<()> {
         let request = || self.request(UNASSIGNED.to_owned(), vec![Want::Exact(address)], &[]);
         let _turn = self.turn.lock().await;
         let allocator = Allocator::new(&self.store);
@@ -237,12 +238,22 @@ impl Driver {
     /// one that Calico's plugin assigned, which knows no handles.
     ///
     /// # Errors
-    /// The store failed.
+    /// The call is malformed, or the store refused. With the store away the clean-up does it later.
     pub async fn release_address(&self, call: &PoolAddress) -> Result<()> {
         let address = parse_address("Address", &call.address)?;
         if address.is_unspecified() || self.let_go(address) {
             return Ok(());
         }
+        match self.release_unhandled(address).await {
+            Err(error) if error.is_store_away() => {
+                warn!(%address, %error, "the address is given back later");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn release_unhandled(&self, address: IpAddr) -> Result<()> {
         let _turn = self.turn.lock().await;
         let allocator = Allocator::new(&self.store);
         let holders = allocator.holders(&[address]).await?;

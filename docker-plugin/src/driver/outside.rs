@@ -73,7 +73,7 @@ impl Driver {
     /// Frees an address that somebody asks for by name, if only a dead endpoint of this node holds it: a container
     /// that is started again after a crash wants the address that it had.
     pub(crate) async fn take_from_dead(&self, address: IpAddr) -> Result<bool> {
-        let interfaces = self.host.interfaces().await?;
+        let interfaces = self.host()?.interfaces().await?;
         let endpoints = self.endpoints().await?;
         let holder = endpoints.iter().find(|(_, endpoint, _)| {
             margay_ipam_core::detach::addresses_of(endpoint).contains(&address)
@@ -106,7 +106,7 @@ impl Driver {
 
     async fn look(self: &Arc<Self>) -> Result<()> {
         // In this order: whatever has an interface had a record before, and keeps it longer.
-        let interfaces = self.host.interfaces().await?;
+        let interfaces = self.host()?.interfaces().await?;
         let endpoints = self.endpoints().await?;
         let containers = match &self.docker {
             Some(docker) => docker.containers().await,
