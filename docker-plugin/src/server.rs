@@ -109,6 +109,8 @@ impl Server {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // Docker keeps a connection for its next call, however long that takes.
+            .header_read_timeout(None)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let result = tokio::select! {

@@ -50,9 +50,8 @@ impl Driver {
             .arg(&sockets)
             .arg("--state-dir")
             .arg(node.dir().join("state"))
-            .arg("--docker")
-            .arg(docker_socket(node))
             .args(more)
+            .env("MARGAY_DOCKER_SOCKET", docker_socket(node))
             .envs(store.environment());
         let process = Running::start(&mut command, &node.dir().join("margay-docker.log"));
         let mut driver = Self { process, sockets };
@@ -296,7 +295,13 @@ impl<'l> Machine<'l> {
         tar.arg("-C").arg(&dir).arg("-cf").arg(&archive).arg(".");
         let _ = run(&mut tar, b"").ok();
         let _ = self
-            .docker_with(&["import", archive.to_str().unwrap(), "busybox:latest"])
+            .docker_with(&[
+                "import",
+                "-c",
+                "CMD [\"/bin/sh\"]",
+                archive.to_str().unwrap(),
+                "busybox:latest",
+            ])
             .ok();
     }
 

@@ -1,11 +1,13 @@
 //! Nodes with an agent and our driver, and what is left on them.
 
+use std::sync::Mutex;
+
 use margay_integration::{Agent, Driver, Lab, StoreKind, process::run};
 use serde_json::{Value, json};
 
 /// Nodes with agents over one SQLite file, and pools of both families.
 pub(crate) struct Stage {
-    agents: Vec<Agent>,
+    agents: Mutex<Vec<Agent>>,
     pub(crate) store: StoreKind,
     pub(crate) lab: Lab,
 }
@@ -14,8 +16,8 @@ impl Stage {
     pub(crate) fn new(nodes: usize) -> Self {
         let lab = Lab::new(nodes);
         let store = StoreKind::Sqlite(lab.dir().join("store.db"));
-        let mut stage = Self {
-            agents: Vec::new(),
+        let stage = Self {
+            agents: Mutex::default(),
             store,
             lab,
         };
@@ -26,14 +28,19 @@ impl Stage {
     }
 
     /// Starts the agent of a node (again).
-    pub(crate) fn start_agent(&mut self, number: usize) {
+    pub(crate) fn start_agent(&self, number: usize) {
         let pools = [
             ("CALICO_IPV6POOL_CIDR", "fd80:24e2:f998:72d6::/64"),
             ("FELIX_IPV6SUPPORT", "true"),
             ("IP6", "autodetect"),
         ];
         let agent = Agent::start(self.lab.node(number), &self.store, &pools);
-        self.agents.push(agent);
+        self.agents.lock().unwrap().push(agent);
+    }
+
+    /// Ends all agents at once.
+    pub(crate) fn kill_agents(&self) {
+        self.agents.lock().unwrap().clear();
     }
 
     pub(crate) fn driver(&self, number: usize, more: &[&str]) -> Driver {
