@@ -16,6 +16,7 @@
 
 pub mod agent;
 pub mod cni;
+pub mod docker;
 pub mod etcd;
 pub mod lab;
 pub mod points;
@@ -26,6 +27,7 @@ pub mod store;
 
 pub use agent::Agent;
 pub use cni::{Cnitool, Plugin};
+pub use docker::{Driver, Machine};
 pub use etcd::{Cluster, Etcd};
 pub use lab::{Lab, Node, Pod};
 pub use points::{Fault, Point};
