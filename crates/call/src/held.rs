@@ -153,6 +153,7 @@ async fn give_back<S: Store>(
         node: node.to_owned(),
         handle,
         interface: Some(ifname.to_owned()),
+        timestamp: None,
         hints: vec![allocation.block],
         now,
     };

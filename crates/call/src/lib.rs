@@ -3,6 +3,7 @@
 //! Keys are those that Calico's users know; `docs/configuration.md` lists them all. Everything is checked
 //! before anything is done.
 
+mod adding;
 mod addresses;
 mod failure;
 mod held;
@@ -16,6 +17,7 @@ mod release;
 mod store;
 mod turn;
 
+pub use adding::{Adding, attachment, overtaking};
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
 pub use held::{check_addresses, give_back_leaks, is_old};

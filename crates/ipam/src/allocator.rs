@@ -55,6 +55,13 @@ pub struct Request {
     pub now: Timestamp,
 }
 
+impl Request {
+    /// The timestamp in the owner facts of what this request assigns, which tells it from what others assign.
+    pub fn timestamp(&self) -> String {
+        self.now.go_string()
+    }
+}
+
 /// An address that was assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
@@ -302,7 +309,7 @@ impl<'s, S: Store> Allocator<'s, S> {
 fn owner_facts(request: &Request) -> BTreeMap<String, String> {
     let mut owner = request.owner.clone();
     owner.insert("node".to_owned(), request.node.clone());
-    owner.insert("timestamp".to_owned(), request.now.go_string());
+    owner.insert(TIMESTAMP.to_owned(), request.timestamp());
     if request.interface != FIRST_INTERFACE {
         owner.insert(INTERFACE.to_owned(), request.interface.clone());
     }
@@ -391,4 +398,5 @@ pub(crate) fn is_for_interface(attribute: &Attribute, interface: &str) -> bool {
 
 const FIRST_INTERFACE: &str = "eth0";
 const INTERFACE: &str = "ifname";
+pub(crate) const TIMESTAMP: &str = "timestamp";
 const MOST_ATTEMPTS: u32 = 100;

@@ -66,6 +66,7 @@ impl<S: Store> Allocator<'_, S> {
             node: detach.node.clone(),
             handle: detach.handle.clone(),
             interface: Some(detach.ifname.clone()),
+            timestamp: None,
             hints: detach.hints.clone(),
             now: detach.now,
         };

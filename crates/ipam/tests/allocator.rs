@@ -265,6 +265,15 @@ async fn a_repeated_request_gets_the_same_address() {
     assert!(assigned[0].held_before);
     assert_eq!([assigned[0].address.to_string()], first[..]);
     assert_eq!(memory.revision(), before, "nothing is written");
+    // What a call assigned is told from what another one did.
+    let mut later = asked.clone();
+    later.now.seconds += 1;
+    assert_eq!(addresses(assign(&memory, &later).await), first);
+    let mut of_one = release("n1", "h1");
+    of_one.timestamp = Some(later.timestamp());
+    let allocator = Allocator::new(&memory);
+    let nothing = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert!(nothing.addresses.is_empty());
     let other = Request {
         interface: "eth1".into(),
         ..asked.clone()
@@ -280,6 +289,9 @@ async fn a_repeated_request_gets_the_same_address() {
     let released = allocator.release(&of_eth1, &mut NoCompanion).await.unwrap();
     assert_eq!(released.addresses[0].to_string(), second[0]);
     assert_eq!(addresses(assign(&memory, &asked).await), first);
+    of_one.timestamp = Some(asked.timestamp());
+    let given_back = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert_eq!([given_back.addresses[0].to_string()], first[..]);
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ pub fn release(node: &str, handle: &str) -> Release {
         node: node.to_owned(),
         handle: handle.to_owned(),
         interface: None,
+        timestamp: None,
         hints: Vec::new(),
         now: NOW,
     }
