@@ -65,7 +65,9 @@ pub struct Metrics {
     pub release_failures: Counter,
     /// Endpoints of dead containers that were given back.
     pub cleaned_up: Counter,
-    /// Attempts at them that failed.
+    /// ADDs that were killed and whose leavings were given back.
+    pub abandoned: Counter,
+    /// Attempts at them, or at dead containers' endpoints, that failed.
     pub cleanup_failures: Counter,
     /// Whether suspiciously many of them are held back.
     pub cleanup_held: Gauge,
@@ -245,10 +247,16 @@ impl Metrics {
                 "Endpoints of containers gone without DEL that were given back",
                 Counter::default(),
             ),
+            abandoned: put(
+                r,
+                "margay_abandoned_adds",
+                "ADDs that were killed without a DEL after them, and cleared away",
+                Counter::default(),
+            ),
             cleanup_failures: put(
                 r,
                 "margay_cleanup_failures",
-                "Attempts at giving back endpoints of containers gone without DEL that failed",
+                "Attempts at giving back what dead containers or killed ADDs left that failed",
                 Counter::default(),
             ),
             cleanup_held: put(

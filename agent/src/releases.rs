@@ -158,6 +158,7 @@ impl<S: Store> Drain<S> {
             legacy_handle: release.legacy_handle.clone(),
             endpoint: endpoint.transpose()?,
             endpoint_at: None,
+            assigned_at: None,
             hints: Vec::new(),
             now: identity::now(),
         })

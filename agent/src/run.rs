@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
-use margay_journal::Journal;
+use margay_journal::{Adding, Journal};
 use margay_netlink::{Netlink, table};
 use margay_route::{Ownership, TABLE_MAIN};
 use margay_store::Store;
@@ -31,7 +31,7 @@ use crate::plan::{self, Words};
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
-use crate::{files, releases, sync};
+use crate::{abandoned, files, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -99,6 +99,17 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("follower of the datastore")
     });
     let sightings = config.cleanup_grace.map(|grace| {
+        let abandoned = abandoned::Sweep {
+            store: store.clone(),
+            adding: Adding::beside(&Journal::new(&config.releases_dir)),
+            grace,
+            metrics: metrics.clone(),
+        };
+        let stopped = signals.stop.clone();
+        tasks.spawn(async move {
+            abandoned.run(stopped).await;
+            Ok("clean-up after killed ADDs")
+        });
         let (seen, sightings) = mpsc::channel(1);
         let sweep = Sweep {
             store: store.clone(),

@@ -102,6 +102,7 @@ impl<S: Store> Sweep<S> {
             legacy_handle: None,
             endpoint: Some(key.clone()),
             endpoint_at: Some(suspect.attachment.revision),
+            assigned_at: None,
             hints: Vec::new(),
             now: identity::now(),
         };

@@ -193,6 +193,7 @@ fn detachment(call: &Request, node: &NodeSettings, release: &Release) -> Result<
         legacy_handle: release.legacy_handle.clone(),
         endpoint: endpoint.transpose()?,
         endpoint_at: None,
+        assigned_at: None,
         hints: Hints::of(call.conf.raw(), &node).read(),
         now: now(),
         node,
