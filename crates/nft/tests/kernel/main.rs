@@ -1,0 +1,4 @@
+//! Against the kernel, in namespaces of their own.
+
+mod conntrack;
+mod fixture;

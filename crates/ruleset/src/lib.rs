@@ -1,0 +1,1 @@
+//! The nftables model, the compilation of policy into it, and its planner: difference to batch.
