@@ -63,6 +63,10 @@ pub struct Metrics {
     pub drained: Counter,
     /// Attempts at them that failed.
     pub release_failures: Counter,
+    /// Tracked connections of vacated addresses that were deleted.
+    pub forgotten: Counter,
+    /// Attempts at them that failed.
+    pub forget_failures: Counter,
     /// Endpoints of dead containers that were given back.
     pub cleaned_up: Counter,
     /// ADDs that were killed and whose leavings were given back.
@@ -239,6 +243,18 @@ impl Metrics {
                 r,
                 "margay_release_failures",
                 "Attempts at releases of the journal that failed",
+                Counter::default(),
+            ),
+            forgotten: put(
+                r,
+                "margay_forgotten_connections",
+                "Conntrack entries deleted because no endpoint of this node has their address any more",
+                Counter::default(),
+            ),
+            forget_failures: put(
+                r,
+                "margay_forget_failures",
+                "Attempts at deleting conntrack entries that failed",
                 Counter::default(),
             ),
             cleaned_up: put(
