@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use margay_ipam_core::{Allocator, Detach, IpamError};
-use margay_journal::{Abandoned, Adding, Assignment, JournalError};
+use margay_journal::{Abandoned, Adding, Assignment, JournalError, Quarantine};
 use margay_store::Store;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -26,6 +26,8 @@ pub struct Sweep<S> {
     pub store: S,
     /// The node's ADDs.
     pub adding: Adding,
+    /// Where plugins look which addresses were given back lately.
+    pub quarantine: Quarantine,
     /// How long the runtime has for a DEL or another ADD.
     pub grace: Duration,
     /// Figures.
@@ -85,6 +87,7 @@ impl<S: Store> Sweep<S> {
             let done = Allocator::new(&self.store)
                 .detach(&detachment(assignment), &|| true)
                 .await?;
+            self.quarantine.admit(&done.addresses);
             let Assignment { attachment, .. } = assignment;
             info!(
                 container = attachment.container_id,
@@ -156,6 +159,7 @@ mod tests {
             max_blocks: None,
             namespace_labels: None,
             hints: Vec::new(),
+            quarantine: Default::default(),
             now: margay_model::time::Timestamp {
                 seconds: second,
                 nanos: 0,
@@ -194,6 +198,7 @@ mod tests {
         let sweep = Sweep {
             store: store.clone(),
             adding: adding.clone(),
+            quarantine: Quarantine::below(dir.path()),
             grace: Duration::from_secs(60),
             metrics: Metrics::register(&mut registry("0")),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
-use margay_journal::{Adding, Journal};
+use margay_journal::{Adding, Journal, Quarantine};
 use margay_netlink::{Netlink, table};
 use margay_route::{Ownership, TABLE_MAIN};
 use margay_store::Store;
@@ -99,9 +99,11 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("follower of the datastore")
     });
     let sightings = config.cleanup_grace.map(|grace| {
+        let quarantine = Quarantine::beside(&Journal::new(&config.releases_dir));
         let abandoned = abandoned::Sweep {
             store: store.clone(),
             adding: Adding::beside(&Journal::new(&config.releases_dir)),
+            quarantine: quarantine.clone(),
             grace,
             metrics: metrics.clone(),
         };
@@ -115,6 +117,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             store: store.clone(),
             node: node.clone(),
             grace,
+            quarantine,
             metrics: metrics.clone(),
             status: status.clone(),
         };

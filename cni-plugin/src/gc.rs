@@ -41,7 +41,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             }
         }
         if config.ipam == Ipam::Own {
-            let failed = give_back_leaks(&store, &node, call.conf.name(), &valid, began).await?;
+            let failed = give_back_leaks(&store, &node, call, &valid, began).await?;
             failures.extend(failed.iter().map(ToString::to_string));
         }
     }

@@ -233,7 +233,7 @@ async fn gc(call: &Request) -> Result<(), Error> {
     let node = settings.node.name_or_guess();
     let store = open(&settings)?;
     progress(format!("waiting for {}", store.describe()));
-    let failures = give_back_leaks(&store, &node, &settings.network, &valid, now()).await?;
+    let failures = give_back_leaks(&store, &node, call, &valid, now()).await?;
     match failures.first() {
         None => Ok(()),
         Some(first) => {

@@ -139,7 +139,7 @@ async fn fill_block(store: &Datastore, cidr: Cidr, node: &str, count: usize) -> 
             ]),
             ..Attribute::default()
         };
-        let address = block::assign_next(&mut block, &attribute, &nobody);
+        let address = block::assign_next(&mut block, &attribute, |_| false);
         let address = address.with_context(|| format!("block {cidr} is full"))?;
         let mut held = Handle::default();
         handle::increment(&mut held, cidr, 1);

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use margay_cni::ValidAttachments;
 use margay_cni::error::{Error, code};
+use margay_cni::{Request, ValidAttachments};
 use margay_ipam_core::audit::{Allocation, allocations};
 use margay_ipam_core::{Allocator, NoCompanion, Release, block, handle};
 use margay_model::ipam::{Block, Handle};
@@ -13,7 +13,7 @@ use margay_model::{Key, Prefix};
 use margay_plugin::{Level, log};
 use margay_store::{Answer, Read, Store};
 
-use crate::{from_ipam, from_store};
+use crate::{from_ipam, from_store, quarantine};
 
 /// Checks that each address is assigned, and under this handle; `answer` is what the handle's key holds.
 ///
@@ -60,15 +60,17 @@ pub async fn check_addresses<S: Store>(
 pub async fn give_back_leaks<S: Store>(
     store: &S,
     node: &str,
-    network: &str,
+    call: &Request,
     valid: &ValidAttachments,
     began: Timestamp,
 ) -> Result<Vec<Error>, Error> {
     let mut failures = Vec::new();
     for allocation in held(store, node).await? {
-        if is_leaked(&allocation, node, network, valid, began) {
-            let gone = give_back(store, node, &allocation, began).await;
-            failures.extend(gone.err());
+        if is_leaked(&allocation, node, call.conf.name(), valid, began) {
+            match give_back(store, node, &allocation, began).await {
+                Ok(addresses) => quarantine(call.conf.raw()).admit(&addresses),
+                Err(failed) => failures.push(failed),
+            }
         }
     }
     Ok(failures)
@@ -139,7 +141,7 @@ async fn give_back<S: Store>(
     node: &str,
     allocation: &Allocation,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Vec<IpAddr>, Error> {
     let handle = allocation.handle.clone().unwrap_or_default();
     log(
         Level::Info,
@@ -160,7 +162,9 @@ async fn give_back<S: Store>(
     let released = Allocator::new(store)
         .release(&request, &mut NoCompanion)
         .await;
-    released.map(|_| ()).map_err(|error| from_ipam(&error))
+    released
+        .map(|released| released.addresses)
+        .map_err(|error| from_ipam(&error))
 }
 
 fn container_of<'a>(allocation: &'a Allocation, network: &str) -> Option<&'a str> {

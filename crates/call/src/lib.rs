@@ -18,7 +18,7 @@ mod store;
 mod turn;
 
 pub use adding::{Adding, attachment, overtaking};
-pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
+pub use addresses::{AddressSettings, OWN_IPAM_TYPES, quarantine, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
 pub use held::{check_addresses, give_back_leaks, is_old};
 pub use hints::Hints;

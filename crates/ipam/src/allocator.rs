@@ -1,6 +1,6 @@
 //! Carries decisions out over a store: reads, one atomic batch, and again when others were faster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Request {
     pub namespace_labels: Option<BTreeMap<String, String>>,
     /// Blocks that will likely be needed: they are read in the first round trip. Wrong hints cost a read.
     pub hints: Vec<Cidr>,
+    /// Addresses that were given back lately: used only where they are asked for, or nothing else is left.
+    pub quarantine: BTreeSet<IpAddr>,
     /// The time.
     pub now: Timestamp,
 }
@@ -326,6 +328,7 @@ fn demand<'a>(request: &'a Request, owner: &'a BTreeMap<String, String>) -> Dema
         purpose: request.purpose,
         max_blocks: request.max_blocks,
         namespace_labels: request.namespace_labels.as_ref(),
+        quarantine: &request.quarantine,
         now: request.now,
     }
 }

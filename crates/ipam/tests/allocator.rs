@@ -295,6 +295,53 @@ async fn a_repeated_request_gets_the_same_address() {
 }
 
 #[tokio::test]
+async fn i10_an_address_given_back_lately_is_used_last() {
+    let memory = Memory::new();
+    pool(&memory, "p", "10.0.0.0/28", |spec| {
+        spec.block_size = Some(30)
+    });
+    node(&memory, "n1", &[]);
+    let held = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let mut asked = request("n1", "h0", vec![want(Family::V4)]);
+    let first = addresses(assign(&memory, &asked).await).remove(0);
+    let block: Cidr = format!("{first}/30").parse().unwrap();
+    let all: Vec<String> = (0..4).map(|n| block.nth(n).unwrap().to_string()).collect();
+    asked.quarantine = held(&[&all[1], &all[2]]);
+    asked.handle = "h1".to_owned();
+    assert_eq!(
+        addresses(assign(&memory, &asked).await),
+        [&*all[3]],
+        "the others rest"
+    );
+    asked.handle = "h2".to_owned();
+    let next = addresses(assign(&memory, &asked).await).remove(0);
+    assert!(!all.contains(&next), "rather a fresh block: {next}");
+    let mut exact = request("n1", "h3", vec![Want::Exact(all[2].parse().unwrap())]);
+    exact.quarantine.clone_from(&asked.quarantine);
+    assert_eq!(
+        addresses(assign(&memory, &exact).await),
+        [&*all[2]],
+        "asked for"
+    );
+    // No fresh block is left: better used too early than not at all.
+    for n in 0..11 {
+        let handle = format!("other{n}");
+        addresses(
+            assign(
+                &memory,
+                &Request {
+                    handle,
+                    ..asked.clone()
+                },
+            )
+            .await,
+        );
+    }
+    asked.handle = "h4".to_owned();
+    assert_eq!(addresses(assign(&memory, &asked).await), [&*all[1]]);
+}
+
+#[tokio::test]
 async fn full_blocks_lead_to_new_ones_up_to_the_limit() {
     let memory = Memory::new();
     pool(&memory, "p", "10.0.0.0/24", |spec| {
@@ -746,7 +793,7 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
                 ..Attribute::default()
             };
             let nothing = Reservations::default();
-            margay_ipam_core::block::assign_next(&mut full, &attribute, &nothing).unwrap();
+            margay_ipam_core::block::assign_next(&mut full, &attribute, |_| false).unwrap();
         }
         memory.put_raw(&Key::Block(cidr).path(), &json::encode(&full).unwrap());
         let confirmed = json::encode(&Affinity::new(AffinityState::Confirmed)).unwrap();

@@ -1,5 +1,5 @@
-//! What plugins leave on a node's disk for each other and its agent: releases that could not be finished, and
-//! ADDs that are being carried out.
+//! What plugins leave on a node's disk for each other and its agent: releases that could not be finished, ADDs
+//! that are being carried out, and addresses that were given back lately.
 //!
 //! The journal is a directory with one file a release. A file is there whole and durable, or not at all; its name
 //! follows from the attachment, so that a repeated DEL writes the same file. There is no lock: writers
@@ -9,6 +9,7 @@
 //! others from being read.
 
 mod adding;
+mod quarantine;
 mod release;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,6 +20,7 @@ use std::process;
 use std::time::{Duration, SystemTime};
 
 pub use adding::{Abandoned, Adding, Assignment, Fence};
+pub use quarantine::Quarantine;
 pub use release::{Attachment, Endpoint, Release};
 
 /// The journal of a node.

@@ -62,6 +62,7 @@ pub fn request(node: &str, handle: &str, wants: Vec<Want>) -> Request {
         max_blocks: None,
         namespace_labels: None,
         hints: Vec::new(),
+        quarantine: Default::default(),
         now: NOW,
     }
 }
