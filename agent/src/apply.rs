@@ -397,6 +397,8 @@ impl Engine {
                 _ => None,
             }));
         }
+        // After their routes, so that nothing makes them anew.
+        self.forget_connections().await;
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);
         }

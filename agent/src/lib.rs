@@ -9,6 +9,7 @@
 //! number or by interface name, never remove anything before it has read the store once, and never
 //! take anything with it when it ends.
 
+pub mod abandoned;
 pub mod apply;
 pub mod autodetect;
 pub mod bgp;

@@ -63,9 +63,15 @@ pub struct Metrics {
     pub drained: Counter,
     /// Attempts at them that failed.
     pub release_failures: Counter,
+    /// Tracked connections of vacated addresses that were deleted.
+    pub forgotten: Counter,
+    /// Attempts at them that failed.
+    pub forget_failures: Counter,
     /// Endpoints of dead containers that were given back.
     pub cleaned_up: Counter,
-    /// Attempts at them that failed.
+    /// ADDs that were killed and whose leavings were given back.
+    pub abandoned: Counter,
+    /// Attempts at them, or at dead containers' endpoints, that failed.
     pub cleanup_failures: Counter,
     /// Whether suspiciously many of them are held back.
     pub cleanup_held: Gauge,
@@ -243,16 +249,34 @@ impl Metrics {
                 "Attempts at releases of the journal that failed",
                 Counter::default(),
             ),
+            forgotten: put(
+                r,
+                "margay_forgotten_connections",
+                "Conntrack entries deleted because no endpoint of this node has their address any more",
+                Counter::default(),
+            ),
+            forget_failures: put(
+                r,
+                "margay_forget_failures",
+                "Attempts at deleting conntrack entries that failed",
+                Counter::default(),
+            ),
             cleaned_up: put(
                 r,
                 "margay_cleaned_up_endpoints",
                 "Endpoints of containers gone without DEL that were given back",
                 Counter::default(),
             ),
+            abandoned: put(
+                r,
+                "margay_abandoned_adds",
+                "ADDs that were killed without a DEL after them, and cleared away",
+                Counter::default(),
+            ),
             cleanup_failures: put(
                 r,
                 "margay_cleanup_failures",
-                "Attempts at giving back endpoints of containers gone without DEL that failed",
+                "Attempts at giving back what dead containers or killed ADDs left that failed",
                 Counter::default(),
             ),
             cleanup_held: put(

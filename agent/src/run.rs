@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
-use margay_journal::Journal;
+use margay_journal::{Adding, Journal, Quarantine};
 use margay_netlink::{Netlink, table, tunnel};
 use margay_route::{Ownership, TABLE_MAIN, plan_vxlan};
 use margay_store::Store;
@@ -32,7 +32,7 @@ use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{datastore, files, install, releases, sync};
+use crate::{abandoned, datastore, files, install, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -113,11 +113,25 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("follower of the datastore")
     });
     let sightings = config.cleanup_grace.map(|grace| {
+        let quarantine = Quarantine::beside(&Journal::new(&config.releases_dir));
+        let abandoned = abandoned::Sweep {
+            store: store.clone(),
+            adding: Adding::beside(&Journal::new(&config.releases_dir)),
+            quarantine: quarantine.clone(),
+            grace,
+            metrics: metrics.clone(),
+        };
+        let stopped = signals.stop.clone();
+        tasks.spawn(async move {
+            abandoned.run(stopped).await;
+            Ok("clean-up after killed ADDs")
+        });
         let (seen, sightings) = mpsc::channel(1);
         let sweep = Sweep {
             store: store.clone(),
             node: node.clone(),
             grace,
+            quarantine,
             metrics: metrics.clone(),
             status: status.clone(),
             booted: identity::booted(),

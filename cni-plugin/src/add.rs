@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random, request,
+    Adding, Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
@@ -50,6 +50,12 @@ struct Endpoint {
 /// # Errors
 /// What the runtime is told; nothing of this call is left then.
 pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
+    let adding = Adding::begin(call).await?;
+    let done = attach(config, call).await;
+    adding.end(done, async || del::remove(call).await).await
+}
+
+async fn attach(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
     let node = config.shared.node.name()?;
     let identity = Identity::of(call, &node)?;
     let kernel = Kernel::open(call)?;
@@ -255,6 +261,7 @@ async fn hand_over(
         legacy_handle: None,
         endpoint: Some(held.key()),
         endpoint_at: Some(revision),
+        assigned_at: None,
         hints: Vec::new(),
         now: now(),
         container_id,

@@ -123,6 +123,7 @@ impl Driver {
             max_blocks: None,
             namespace_labels: None,
             hints: self.hints(),
+            quarantine: Default::default(),
             now: now(),
         }
     }

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Releasing, Settings, Turn, block_on, check_addresses, datastore_ready, environment,
-    from_ipam, from_store, give_back_leaks, not_available, now, open, request,
+    Adding, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
+    datastore_ready, environment, from_ipam, from_store, give_back_leaks, not_available, now, open,
+    overtaking, quarantine, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
@@ -106,17 +107,24 @@ impl Companion for Gate {
 }
 
 async fn add(call: &Request) -> Result<ResultDoc, Error> {
+    let mut adding = Adding::begin(call).await?;
+    let done = assign(call, &mut adding).await;
+    adding.end(done, async || release(call).await).await
+}
+
+async fn assign(call: &Request, adding: &mut Adding) -> Result<ResultDoc, Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name()?;
     let store = open(&settings)?;
     let releasing = Releasing::read(&call.conf, &environment);
     releasing
-        .finish(call, &store, &release(call, &node))
+        .finish(call, &store, &to_release(call, &node))
         .await?;
     progress("waiting for other calls on this node");
     let _turn = Turn::wait(call.conf.raw(), &node).await;
     let hints = Hints::of(call.conf.raw(), &node);
     let wanted = request(call, &node, hints.read(), now())?;
+    adding.assigning(&node, &wanted.handle, &wanted.timestamp())?;
     progress(format!("waiting for {}", store.describe()));
     let made = Allocator::new(&store)
         .assign(&wanted, &mut Gate)
@@ -168,22 +176,23 @@ fn gateway(address: IpAddr) -> IpAddr {
 }
 
 async fn del(call: &Request) -> Result<(), Error> {
+    overtaking(call, async || release(call).await).await
+}
+
+/// The DEL itself, also of an ADD that a DEL overtook.
+async fn release(call: &Request) -> Result<(), Error> {
     let releasing = Releasing::read(&call.conf, &environment);
     let node = releasing.node.name_or_guess();
     let _turn = Turn::wait(call.conf.raw(), &node).await;
-    let release = release(call, &node);
+    let release = to_release(call, &node);
     releasing.release(call, release).await
 }
 
 /// What a DEL gives back.
-fn release(call: &Request, node: &str) -> journal::Release {
+fn to_release(call: &Request, node: &str) -> journal::Release {
     let network = call.conf.name();
     journal::Release {
-        attachment: journal::Attachment {
-            network: network.to_owned(),
-            container_id: call.container_id.clone(),
-            ifname: call.ifname.clone(),
-        },
+        attachment: attachment(call),
         node: Some(node.to_owned()),
         handle: format!("{network}.{}", call.container_id),
         legacy_handle: Some(match call.args.pod() {
@@ -228,7 +237,9 @@ async fn gc(call: &Request) -> Result<(), Error> {
     let node = settings.node.name_or_guess();
     let store = open(&settings)?;
     progress(format!("waiting for {}", store.describe()));
-    let failures = give_back_leaks(&store, &node, &settings.network, &valid, now()).await?;
+    let rest = quarantine(call.conf.raw());
+    let network = &settings.network;
+    let failures = give_back_leaks(&store, &node, network, &valid, now(), &rest).await?;
     match failures.first() {
         None => Ok(()),
         Some(first) => {

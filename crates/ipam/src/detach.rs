@@ -28,6 +28,8 @@ pub struct Detach {
     pub endpoint: Option<Key>,
     /// The revision that the endpoint must still have; nothing is done where it has another or is gone.
     pub endpoint_at: Option<Revision>,
+    /// Only addresses with this timestamp in their owner facts; all that the handle has where `None`.
+    pub assigned_at: Option<String>,
     /// Blocks that will likely be needed.
     pub hints: Vec<Cidr>,
     /// The time.
@@ -66,6 +68,7 @@ impl<S: Store> Allocator<'_, S> {
             node: detach.node.clone(),
             handle: detach.handle.clone(),
             interface: Some(detach.ifname.clone()),
+            timestamp: detach.assigned_at.clone(),
             hints: detach.hints.clone(),
             now: detach.now,
         };

@@ -266,6 +266,15 @@ async fn a_repeated_request_gets_the_same_address() {
     assert_eq!([assigned[0].address.to_string()], first[..]);
     let written = Revision(before.0 + 1);
     assert_eq!(memory.revision(), written, "the handle is written anew");
+    // What a call assigned is told from what another one did.
+    let mut later = asked.clone();
+    later.now.seconds += 1;
+    assert_eq!(addresses(assign(&memory, &later).await), first);
+    let mut of_one = release("n1", "h1");
+    of_one.timestamp = Some(later.timestamp());
+    let allocator = Allocator::new(&memory);
+    let nothing = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert!(nothing.addresses.is_empty());
     let other = Request {
         interface: "eth1".into(),
         ..asked.clone()
@@ -281,6 +290,56 @@ async fn a_repeated_request_gets_the_same_address() {
     let released = allocator.release(&of_eth1, &mut NoCompanion).await.unwrap();
     assert_eq!(released.addresses[0].to_string(), second[0]);
     assert_eq!(addresses(assign(&memory, &asked).await), first);
+    of_one.timestamp = Some(asked.timestamp());
+    let given_back = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert_eq!([given_back.addresses[0].to_string()], first[..]);
+}
+
+#[tokio::test]
+async fn i10_an_address_given_back_lately_is_used_last() {
+    let memory = Memory::new();
+    pool(&memory, "p", "10.0.0.0/28", |spec| {
+        spec.block_size = Some(30)
+    });
+    node(&memory, "n1", &[]);
+    let held = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let mut asked = request("n1", "h0", vec![want(Family::V4)]);
+    let first = addresses(assign(&memory, &asked).await).remove(0);
+    let block: Cidr = format!("{first}/30").parse().unwrap();
+    let all: Vec<String> = (0..4).map(|n| block.nth(n).unwrap().to_string()).collect();
+    asked.quarantine = held(&[&all[1], &all[2]]);
+    asked.handle = "h1".to_owned();
+    assert_eq!(
+        addresses(assign(&memory, &asked).await),
+        [&*all[3]],
+        "the others rest"
+    );
+    asked.handle = "h2".to_owned();
+    let next = addresses(assign(&memory, &asked).await).remove(0);
+    assert!(!all.contains(&next), "rather a fresh block: {next}");
+    let mut exact = request("n1", "h3", vec![Want::Exact(all[2].parse().unwrap())]);
+    exact.quarantine.clone_from(&asked.quarantine);
+    assert_eq!(
+        addresses(assign(&memory, &exact).await),
+        [&*all[2]],
+        "asked for"
+    );
+    // No fresh block is left: better used too early than not at all.
+    for n in 0..11 {
+        let handle = format!("other{n}");
+        addresses(
+            assign(
+                &memory,
+                &Request {
+                    handle,
+                    ..asked.clone()
+                },
+            )
+            .await,
+        );
+    }
+    asked.handle = "h4".to_owned();
+    assert_eq!(addresses(assign(&memory, &asked).await), [&*all[1]]);
 }
 
 /// A store whose commits are still on their way when their sender has gone.
@@ -802,7 +861,7 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
                 ..Attribute::default()
             };
             let nothing = Reservations::default();
-            margay_ipam_core::block::assign_next(&mut full, &attribute, &nothing).unwrap();
+            margay_ipam_core::block::assign_next(&mut full, &attribute, |_| false).unwrap();
         }
         memory.put_raw(&Key::Block(cidr).path(), &json::encode(&full).unwrap());
         let confirmed = json::encode(&Affinity::new(AffinityState::Confirmed)).unwrap();

@@ -112,6 +112,7 @@ impl Driver {
                 handle: reserved_handle(*address),
                 interface: None,
                 hints: self.hints(),
+                timestamp: None,
                 now: now(),
             };
             Allocator::new(&self.store)
