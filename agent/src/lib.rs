@@ -17,6 +17,7 @@ pub mod cleanup;
 pub mod config;
 pub mod error;
 pub mod files;
+pub mod gone;
 pub mod identity;
 pub mod initialise;
 pub mod lease;

@@ -24,14 +24,16 @@ use crate::calculate::calculate;
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
+use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::Metrics;
 use crate::plan::{self, Words};
+use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
-use crate::{abandoned, files, releases, sync};
+use crate::{abandoned, files, gone, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -128,6 +130,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         });
         seen
     });
+    let patience = config.node_grace;
     let engine = Engine::new(Parts {
         config,
         node,
@@ -145,6 +148,19 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             .run(events, accept, stopped)
             .await
             .map(|()| "comparison")
+    });
+
+    let reclaim = Reclaim {
+        store: store.clone(),
+        node: hold.node().to_owned(),
+        patience,
+        metrics: metrics.clone(),
+        status: status.clone(),
+    };
+    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
+    tasks.spawn(async move {
+        reclaim.run(seed, accept, stopped).await;
+        Ok("clean-up after nodes")
     });
 
     let kept = keep(&mut hold, &name_health, &metrics, &status);
@@ -181,6 +197,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
 pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
+    let of_nodes = gone::foretell(&store, config.node_grace).await?;
     let mut state = State::new(node);
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
     match follower.next().await {
@@ -216,6 +233,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
             ));
         }
     }
+    text.push_str(&of_nodes);
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",
@@ -296,7 +314,11 @@ async fn begin_once(
     me: &Holder,
 ) -> Result<Hold<Datastore>, AgentError> {
     let mut hold = Hold::take(store.clone(), node, me.clone()).await?;
-    match node::introduce(store, config, node).await {
+    let introduced = match node::introduce(store, config, node).await {
+        Ok(()) => join(store, node, &me.machine_id).await,
+        refused => refused,
+    };
+    match introduced {
         Ok(()) => {}
         Err(error) => {
             // A refusal must not keep another machine from the name.
@@ -322,6 +344,10 @@ async fn keep<S: Store>(
         match hold.renew().await {
             Ok(Pulse::Held) if !lost => health.ready(true, "held"),
             Ok(Pulse::Held | Pulse::Regained) => {
+                // Others may have taken the node for gone.
+                if let Err(failed) = hold.join().await {
+                    warn!(error = %failed, "the node's membership could not be noted");
+                }
                 warn!("the node's name had lapsed and is held again");
                 lost = false;
                 metrics.name_held.set(1);

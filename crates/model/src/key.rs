@@ -67,6 +67,8 @@ pub enum Key {
     },
     /// Margay: which machine holds a node name, kept under a lease.
     NodeLease(String),
+    /// Margay: that an agent has run on a node, kept beyond its life.
+    Membership(String),
     /// Margay: written once the first pool of the cluster has existed.
     PoolMarker,
 }
@@ -112,6 +114,8 @@ pub enum Prefix {
     },
     /// All node leases.
     NodeLeases,
+    /// All memberships of nodes.
+    Memberships,
     /// Everything Calico keeps.
     Calico,
     /// Everything Margay keeps for itself.
@@ -184,6 +188,7 @@ impl Key {
                 format!("{FELIX2}{region}/host/{host}/last_reported_status")
             }
             Self::NodeLease(node) => format!("{NODE_LEASES}{node}"),
+            Self::Membership(node) => format!("{MEMBERSHIPS}{node}"),
             Self::PoolMarker => POOL_MARKER.to_owned(),
         }
     }
@@ -219,6 +224,9 @@ impl Key {
         }
         if let Some(node) = path.strip_prefix(NODE_LEASES) {
             return segment(node).map(|node| Self::NodeLease(node.to_owned()));
+        }
+        if let Some(node) = path.strip_prefix(MEMBERSHIPS) {
+            return segment(node).map(|node| Self::Membership(node.to_owned()));
         }
         match path {
             IPAM_CONFIG => Some(Self::IpamConfig),
@@ -284,6 +292,7 @@ impl Prefix {
                 format!("{FELIX2}{region}/host/{host}/workload/")
             }
             Self::NodeLeases => NODE_LEASES.to_owned(),
+            Self::Memberships => MEMBERSHIPS.to_owned(),
             Self::Calico => "/calico/".to_owned(),
             Self::Margay => "/margay/".to_owned(),
         }
@@ -368,6 +377,7 @@ const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
 const FELIX1: &str = "/calico/felix/v1/";
 const FELIX2: &str = "/calico/felix/v2/";
 const NODE_LEASES: &str = "/margay/v1/node-leases/";
+const MEMBERSHIPS: &str = "/margay/v1/nodes/";
 const POOL_MARKER: &str = "/margay/v1/pool-existed";
 
 #[cfg(test)]
@@ -391,6 +401,7 @@ mod tests {
             "/calico/felix/v2/region-a/host/cp-h4/last_reported_status",
             "/calico/felix/v1/host/cp-h4/endpoint/eth0",
             "/margay/v1/node-leases/n1",
+            "/margay/v1/nodes/n1",
             "/margay/v1/pool-existed",
         ] {
             assert_eq!(
