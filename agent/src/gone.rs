@@ -199,22 +199,17 @@ impl Members {
         self.silent.len()
     }
 
-    /// What would become of nodes without an agent, in words.
-    pub fn foretell(&self, patience: Option<Duration>) -> String {
+    /// Nodes other than `me` that will be given back unless an agent runs there in time, in words.
+    pub fn foretell(&self, me: &str, patience: Option<Duration>) -> String {
         let mut text = String::new();
-        for (node, silence) in &self.silent {
-            let _ = match (silence.declared, patience) {
-                (Some(_), _) => writeln!(
+        for (node, silence) in self.silent.iter().filter(|(node, _)| *node != me) {
+            let within = silence.declared.map(|_| DECLARED).or(patience);
+            if let Some(within) = within {
+                let _ = writeln!(
                     text,
-                    "give back what node {node} held, unless an agent runs there within {DECLARED:?}: it is \
-                     declared gone"
-                ),
-                (None, Some(patience)) => writeln!(
-                    text,
-                    "give back what node {node} held, unless an agent runs there within {patience:?}"
-                ),
-                (None, None) => writeln!(text, "leave node {node} alone: no agent runs there"),
-            };
+                    "give back what node {node} held, unless an agent runs there within {within:?}"
+                );
+            }
         }
         text
     }

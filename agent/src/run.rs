@@ -197,7 +197,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
 pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
-    let of_nodes = gone::foretell(&store, config.node_grace).await?;
+    let of_nodes = gone::foretell(&store, &node, config.node_grace).await?;
     let mut state = State::new(node);
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
     match follower.next().await {

@@ -345,7 +345,10 @@ fn u05_what_a_node_that_is_declared_gone_held_is_given_back() {
     }
     let checked = Plugin::new(here, &store).call_after("CHECK", "stays", &pods[0].path(), &stays);
     assert!(checked.success(), "{checked:?}");
-    // The machine comes back after all, as a new one.
+    // The machine comes back after all, as a new one without containers.
+    pods[1].delete();
+    std::fs::remove_file(goes.state_dir.join("nodename")).unwrap();
+    std::fs::remove_file(goes.run_dir.join("agent.sock")).unwrap_or_default();
     let _again = Agent::start(there, &store, &[]);
     let pod = lab.pod();
     Plugin::new(there, &store).add("new", &pod);

@@ -38,12 +38,13 @@ pub struct Reclaim<S> {
     pub status: watch::Sender<Status>,
 }
 
-/// What would become of nodes without an agent, in words; changes nothing.
+/// Nodes other than `me` that will be given back, in words; changes nothing.
 ///
 /// # Errors
 /// The store failed.
 pub async fn foretell(
     store: &impl Store,
+    me: &str,
     patience: Option<Duration>,
 ) -> Result<String, StoreError> {
     let mut members = Members::default();
@@ -52,7 +53,7 @@ pub async fn foretell(
     let entries = snapshot.answers.into_iter().flat_map(|it| it.entries);
     let updates: Vec<Update> = entries.map(Update::Put).collect();
     members.update(&updates, snapshot.revision, Instant::now());
-    Ok(members.foretell(patience))
+    Ok(members.foretell(me, patience))
 }
 
 /// What became of a node's leavings.
