@@ -113,6 +113,7 @@ fn detachment(assignment: &Assignment) -> Detach {
         endpoint: None,
         endpoint_at: None,
         assigned_at: Some(assignment.timestamp.clone()),
+        unless: None,
         hints: Vec::new(),
         now: identity::now(),
     }

@@ -16,6 +16,7 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::gone::DECLARED;
 use crate::install;
 
 pub(crate) use settings::{DATASTORE_HELP, argument, both, env, environment_help};
@@ -37,6 +38,8 @@ pub struct Config {
     pub releases_dir: PathBuf,
     /// How long a container's interface must be gone before its endpoint is given back; `None` is for ever.
     pub cleanup_grace: Option<Duration>,
+    /// How long a silent node is waited for that nobody declares gone; never where `None`.
+    pub node_grace: Option<Duration>,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -241,6 +244,10 @@ impl Config {
                 .unwrap_or_else(|| RELEASES_DIR.into()),
             cleanup_grace: Some(source.duration("MARGAY_CLEANUP_GRACE")?.unwrap_or(GRACE))
                 .filter(|grace| !grace.is_zero()),
+            node_grace: source
+                .duration("MARGAY_NODE_GRACE")?
+                .filter(|grace| !grace.is_zero())
+                .map(|grace| grace.max(DECLARED)),
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),

@@ -19,6 +19,7 @@ pub mod config;
 mod datastore;
 pub mod error;
 pub mod files;
+pub mod gone;
 pub mod identity;
 pub mod initialise;
 pub mod install;

@@ -79,6 +79,12 @@ pub struct Metrics {
     pub cni_installed: Gauge,
     /// Files of them that were placed, corrected or removed.
     pub cni_files_placed: Counter,
+    /// Nodes of ours without an agent.
+    pub silent_nodes: Gauge,
+    /// Nodes that are gone and whose leavings were given back.
+    pub reclaimed_nodes: Counter,
+    /// Whether suspiciously many nodes that are gone are held back.
+    pub gone_held: Gauge,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -296,6 +302,24 @@ impl Metrics {
                 "margay_cni_files_placed",
                 "Files of plugins and CNI configuration that were placed, corrected or removed",
                 Counter::default(),
+            ),
+            silent_nodes: put(
+                r,
+                "margay_silent_nodes",
+                "Nodes that Margay's agent has run on and has not now",
+                Gauge::default(),
+            ),
+            reclaimed_nodes: put(
+                r,
+                "margay_reclaimed_nodes",
+                "Nodes that are gone and of which this agent gave back what they held",
+                Counter::default(),
+            ),
+            gone_held: put(
+                r,
+                "margay_gone_held",
+                "1 while nothing of nodes that are gone is given back because they are suspiciously many",
+                Gauge::default(),
             ),
         }
     }

@@ -160,6 +160,7 @@ impl<S: Store> Drain<S> {
             endpoint: endpoint.transpose()?,
             endpoint_at: None,
             assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: identity::now(),
         })

@@ -24,15 +24,17 @@ use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
+use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::Metrics;
 use crate::plan::{self, Words};
+use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{abandoned, datastore, files, install, releases, sync};
+use crate::{abandoned, datastore, files, gone, install, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -151,6 +153,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         keeper.run(wished, stopped).await;
         Ok("keeper of tunnels' addresses")
     });
+    let patience = config.node_grace;
     let engine = Engine::new(Parts {
         config,
         node,
@@ -169,6 +172,19 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             .run(events, accept, stopped)
             .await
             .map(|()| "comparison")
+    });
+
+    let reclaim = Reclaim {
+        store: store.clone(),
+        node: hold.node().to_owned(),
+        patience,
+        metrics: metrics.clone(),
+        status: status.clone(),
+    };
+    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
+    tasks.spawn(async move {
+        reclaim.run(seed, accept, stopped).await;
+        Ok("clean-up after nodes")
     });
 
     let kept = keep(&mut hold, &name_health, &metrics, &status);
@@ -205,6 +221,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
 pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
+    let of_nodes = gone::foretell(&store, &node, config.node_grace).await?;
     let mut state = State::new(node);
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
     match follower.next().await {
@@ -244,6 +261,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
     }
+    text.push_str(&of_nodes);
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",
@@ -311,7 +329,11 @@ async fn begin_once(
     me: &Holder,
 ) -> Result<Hold<Datastore>, AgentError> {
     let mut hold = Hold::take(store.clone(), node, me.clone()).await?;
-    match node::introduce(store, config, node).await {
+    let introduced = match node::introduce(store, config, node).await {
+        Ok(()) => join(store, node, &me.machine_id).await,
+        refused => refused,
+    };
+    match introduced {
         Ok(()) => {}
         Err(error) => {
             // A refusal must not keep another machine from the name.
@@ -337,6 +359,10 @@ async fn keep<S: Store>(
         match hold.renew().await {
             Ok(Pulse::Held) if !lost => health.ready(true, "held"),
             Ok(Pulse::Held | Pulse::Regained) => {
+                // Others may have taken the node for gone.
+                if let Err(failed) = hold.join().await {
+                    warn!(error = %failed, "the node's membership could not be noted");
+                }
                 warn!("the node's name had lapsed and is held again");
                 lost = false;
                 metrics.name_held.set(1);

@@ -289,3 +289,68 @@ fn d11_the_connections_of_an_address_go_with_its_endpoint() {
     plugin.del("stays", &stays);
     eventually("these, too", PATIENCE, || of(&kept) == 0);
 }
+
+#[test]
+fn u05_what_a_node_that_is_declared_gone_held_is_given_back() {
+    let lab = Lab::new(2);
+    let etcd = Etcd::start(&lab);
+    let store = etcd.store();
+    let (here, there) = (lab.node(1), lab.node(2));
+    let agent = Agent::start(here, &store, &[]);
+    let mut goes = Agent::start(there, &store, &[]);
+    let pods = [lab.pod(), lab.pod(), lab.pod()];
+    let stays = Plugin::new(here, &store).add("stays", &pods[0]);
+    Plugin::new(there, &store).add("gone", &pods[1]);
+    let mut addresses_only = Plugin::new(there, &store).with(json!({"type": "bridge"}));
+    addresses_only.program = "margay-ipam";
+    assert!(
+        addresses_only
+            .call("ADD", "alone", &pods[2].path())
+            .success()
+    );
+    let inside = here.namespace();
+    let ctl = |arguments: &[&str]| store.ctl(Some(&inside), arguments, "");
+    let gone = ["node", "gone", &*there.name()];
+    let refused = ctl(&gone);
+    assert!(
+        !refused.success() && refused.stderr.contains("runs"),
+        "{refused:?}"
+    );
+    assert!(!ctl(&["node", "gone", "nobody"]).success());
+    goes.process.stop();
+    assert!(ctl(&gone).success());
+    assert!(ctl(&["node", "gone", "--revoke", &there.name()]).success());
+    assert!(ctl(&gone).success());
+    let mut foretell = here.command(program("margay-agent"));
+    foretell
+        .args(["--dry-run", "--nodename", &here.name()])
+        .envs(store.environment());
+    let foretold = run(&mut foretell, b"").ok();
+    assert!(
+        foretold.contains(&format!("what node {} held", there.name())),
+        "{foretold}"
+    );
+    let check = || ctl(&["ipam", "check", "--show-all-ips"]).stdout;
+    assert!(check().contains("Found 3 allocated"), "{}", check());
+    eventually("all of it is given back", Duration::from_secs(120), || {
+        let held = check();
+        held.contains("found no problems")
+            && held.contains("Found 1 allocated")
+            && held.contains("1 IPAM blocks")
+    });
+    assert!(!ctl(&["get", "node", &there.name()]).success());
+    let log = agent.process.log();
+    for words in ["is gone", "declared it gone", "what it held was given back"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    let checked = Plugin::new(here, &store).call_after("CHECK", "stays", &pods[0].path(), &stays);
+    assert!(checked.success(), "{checked:?}");
+    // The machine comes back after all, as a new one without containers.
+    pods[1].delete();
+    std::fs::remove_file(goes.state_dir.join("nodename")).unwrap();
+    std::fs::remove_file(goes.run_dir.join("agent.sock")).unwrap_or_default();
+    let _again = Agent::start(there, &store, &[]);
+    let pod = lab.pod();
+    Plugin::new(there, &store).add("new", &pod);
+    assert!(check().contains("found no problems"), "{}", check());
+}

@@ -111,6 +111,7 @@ impl<S: Store> Sweep<S> {
             endpoint: Some(key.clone()),
             endpoint_at: Some(suspect.attachment.revision),
             assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: (self.clock)(),
         };

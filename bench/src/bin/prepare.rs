@@ -9,7 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use margay_datastore::{Config, Datastore};
-use margay_ipam_core::reservation::Reservations;
 use margay_ipam_core::{block, handle};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Handle};
 use margay_model::key::Owner;

@@ -198,6 +198,7 @@ fn detachment(call: &Request, node: &NodeSettings, release: &Release) -> Result<
         endpoint: endpoint.transpose()?,
         endpoint_at: None,
         assigned_at: None,
+        unless: None,
         hints: Hints::of(call.conf.raw(), &node).read(),
         now: now(),
         node,

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use common::{NOW, addresses, node, pool, release, request, want};
 use margay_ipam_core::release::Address;
-use margay_ipam_core::reservation::Reservations;
 use margay_ipam_core::{Allocator, Assignment, IpamError, NoCompanion, Refusal, Request, Want};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Block, IpamConfig};
 use margay_model::key::Owner;
@@ -860,7 +859,6 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
                 handle_id: Some(format!("k8s-pod-network.{n:032x}{pod:032x}")),
                 ..Attribute::default()
             };
-            let nothing = Reservations::default();
             margay_ipam_core::block::assign_next(&mut full, &attribute, |_| false).unwrap();
         }
         memory.put_raw(&Key::Block(cidr).path(), &json::encode(&full).unwrap());

@@ -59,6 +59,7 @@ fn of(container: &str) -> Detach {
         endpoint: Some(key()),
         endpoint_at: None,
         assigned_at: None,
+        unless: None,
         hints: Vec::new(),
         now: NOW,
     }
