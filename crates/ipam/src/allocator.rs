@@ -280,12 +280,9 @@ impl<'s, S: Store> Allocator<'s, S> {
     /// Whether a commit whose fate is unknown was applied: an owner's timestamp is as good as a nonce.
     async fn took_effect(&self, commit: &Commit, demand: &Demand<'_>) -> Result<bool, IpamError> {
         // What was held before tells nothing of this commit.
-        let mut made = commit
-            .assigned
-            .iter()
-            .filter(|it| !it.held_before)
-            .peekable();
-        if made.peek().is_none() {
+        let made = commit.assigned.iter().filter(|it| !it.held_before);
+        let made: Vec<&Assigned> = made.collect();
+        if made.is_empty() {
             return Ok(false);
         }
         for assigned in made {
