@@ -3,10 +3,13 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test fails by panicking"
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and drives real programs"
 )]
 
 mod apiserver;
+mod cluster;
+mod real;
 
 use std::path::Path;
 
