@@ -90,7 +90,9 @@ async fn life(world: &Arc<World>, number: usize) {
                 }
                 Event::Lost(_) => {}
                 // The operator knows that containers went.
-                Event::Regressed { .. } | Event::Shrunk { .. } => follower.accept(),
+                Event::Regressed { .. } | Event::Shrunk { .. } | Event::Replaced { .. } => {
+                    follower.accept();
+                }
             }
         }
         if followed {
