@@ -276,6 +276,7 @@ fn set_userdata(spec: &SetSpec) -> Vec<u8> {
     let mut entries: Vec<(u8, &[u8])> = vec![(UDATA_SET_KEY_ORDER, &key)];
     if spec.data.is_some() {
         entries.push((UDATA_SET_DATA_ORDER, &data));
+        entries.push((UDATA_SET_DATA_INTERVAL, &[0; 4]));
     }
     if let Some(comment) = &comment {
         entries.push((UDATA_SET_COMMENT, comment));
@@ -307,8 +308,8 @@ fn element(list: &mut Encoder, spec: &SetSpec, key: &Key, element: Option<&Eleme
         // The first value beyond; an interval to the very end has none.
         if let Some(end) = successor(key.last.as_ref().unwrap_or(&key.first)) {
             list.nest(NFTA_LIST_ELEM, |item| {
-                data(item, NFTA_SET_ELEM_KEY, &end);
                 item.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+                data(item, NFTA_SET_ELEM_KEY, &end);
             });
         }
     }
@@ -328,12 +329,12 @@ fn successor(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn chain_base(message: &mut Encoder, base: &Base) {
+    message.text(NFTA_CHAIN_TYPE, chain_type(base.kind));
+    message.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
     message.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.be32(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
         hook.put(NFTA_HOOK_PRIORITY, &base.priority.to_be_bytes());
     });
-    message.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
-    message.text(NFTA_CHAIN_TYPE, chain_type(base.kind));
 }
 
 pub(crate) fn hook_number(hook: Hook) -> u32 {
@@ -439,8 +440,8 @@ fn operands(to: &mut Encoder, expression: &Expression) {
             set,
             negated,
         } => {
-            to.text(NFTA_LOOKUP_SET, set);
             to.be32(NFTA_LOOKUP_SREG, number_of(*register));
+            to.text(NFTA_LOOKUP_SET, set);
             if *negated {
                 to.be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
             }
@@ -450,9 +451,9 @@ fn operands(to: &mut Encoder, expression: &Expression) {
             set,
             to: result,
         } => {
-            to.text(NFTA_LOOKUP_SET, set);
             to.be32(NFTA_LOOKUP_SREG, number_of(*register));
             to.be32(NFTA_LOOKUP_DREG, result.map_or(NFT_REG_VERDICT, number_of));
+            to.text(NFTA_LOOKUP_SET, set);
         }
         Expression::Immediate { register, value } => {
             to.be32(NFTA_IMMEDIATE_DREG, number_of(*register));
@@ -590,3 +591,6 @@ fn length(bytes: usize) -> u32 {
 
 /// One element has at most about 700 bytes.
 const ELEMENT_LIST: usize = 60 << 10;
+
+#[cfg(test)]
+mod golden;

@@ -167,6 +167,7 @@ pub(crate) const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
 pub(crate) const UDATA_COMMENT: u8 = 0;
 pub(crate) const UDATA_SET_KEY_ORDER: u8 = 0;
 pub(crate) const UDATA_SET_DATA_ORDER: u8 = 1;
+pub(crate) const UDATA_SET_DATA_INTERVAL: u8 = 6;
 pub(crate) const UDATA_SET_COMMENT: u8 = 7;
 pub(crate) const ORDER_NONE: u32 = 0;
 pub(crate) const ORDER_HOST: u32 = 1;

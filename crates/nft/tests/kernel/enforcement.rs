@@ -1,7 +1,15 @@
 //! What packets meet.
 
+use std::net::UdpSocket;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use margay_nft::{Event, Watch};
 use margay_policy::{Action, Delta, HostInterface, Icmp, PortRange, Rule, TierDefault};
 use margay_ruleset::compile::{EndpointToHost, Nat, Node, Pool, Settings};
+
+use margay_ruleset::{Observed, closed, plan};
 
 use crate::lab::{
     A, A6, B, B6, HOST, Lab, NET, endpoint, eventually, flows, host_endpoint, members, nets,
@@ -64,6 +72,8 @@ fn nothing_is_sent_from_others_addresses() {
     });
     assert!(lab.a.reaches("10.65.0.9", &lab.b, B, 5000));
     lab.a.run("ip link set eth0 address 02:00:00:00:00:77");
+    lab.a
+        .run("ip neigh replace 169.254.1.1 dev eth0 lladdr ee:ee:ee:ee:ee:ee");
     assert!(!lab.a.reaches(A, &lab.b, B, 5000));
     assert!(lab.counted("spoofed MAC") >= 1);
 }
@@ -358,8 +368,10 @@ fn apply_on_forward_decides_what_passes_through() {
 fn pre_dnat_policy_sees_the_first_destination_and_spares_later_policy() {
     let mut lab = Lab::new();
     lab.host.nft(
-        "table ip others { chain dnat { type nat hook prerouting priority dstnat;
-            udp dport 30000-30001 dnat to 10.65.0.2:5000; } }",
+        "table ip others { chain translation { type nat hook prerouting priority dstnat;
+            udp dport 30000-30001 dnat to 10.65.0.2:5000
+        }
+        }",
     );
     lab.workloads(Vec::new(), Vec::new(), Delta::default());
     let mut host = host_endpoint(HostInterface::Named("eth0".to_owned()));
@@ -514,8 +526,8 @@ fn logs_reach_the_listener() {
         Vec::new(),
         policies(&[("p", &rules)]),
     );
-    // tcpdump reads nflog groups too.
-    let reader = lab.host.spawn("timeout 20 tcpdump -l -c1 -A -i nflog:1");
+    // tcpdump reads nflog groups too; what it writes has the prefix.
+    let reader = lab.host.spawn("timeout 20 tcpdump -U -c1 -w - -i nflog:1");
     let begun = eventually(|| {
         lab.a.reaches(A, &lab.b, B, 5000);
         reader.has_ended()
@@ -525,11 +537,37 @@ fn logs_reach_the_listener() {
     assert!(text.contains("L|default|GlobalNetworkPolicy/p|0"), "{text}");
 }
 
+#[tokio::test]
+async fn a_deleted_table_is_restored_closed_first() {
+    let mut lab = Lab::new();
+    lab.workloads(Vec::new(), Vec::new(), Delta::default());
+    let mut connection = lab.a.connect(&lab.b, B, 5000).unwrap();
+    let name = lab.compiler.table().name().to_owned();
+    let own = [lab.nft.port()];
+    let mut watch = Watch::open(&lab.host.namespace, &name, &own).unwrap();
+    lab.host.nft("flush ruleset");
+    let told = tokio::time::timeout(Duration::from_secs(20), watch.next());
+    assert_eq!(told.await.unwrap().unwrap().unwrap(), Event::Deleted);
+    let prefixes = ["cali".to_owned()];
+    let small = closed(&name, lab.compiler.table().comment(), &prefixes);
+    lab.nft.apply(&plan(&small, &Observed::default())).unwrap();
+    assert!(!lab.a.reaches(A, &lab.b, B, 5001));
+    assert!(!lab.a.reaches(A, &lab.host, HOST, 5001));
+    assert!(flows(&mut connection), "what is established goes on");
+    let whole = lab.nft.restore(lab.compiler.table(), &prefixes).unwrap();
+    assert!(lab.a.reaches(A, &lab.b, B, 5001));
+    assert_eq!(lab.nft.observe(&name).unwrap(), whole);
+    // From nothing too.
+    lab.host.nft("flush ruleset");
+    lab.nft.restore(lab.compiler.table(), &prefixes).unwrap();
+    assert!(lab.a.reaches(A, &lab.b, B, 5002));
+    assert_eq!(lab.nft.observe(&name).unwrap(), whole);
+}
+
 /// Replaces a policy as fast as it can while packets of new connections come.
 #[test]
 fn replacement_under_traffic_loses_nothing_and_admits_nothing() {
     let mut lab = Lab::new();
-    let count = 3_000_u16;
     let rules = |filler: u16| -> Vec<Rule> {
         let mut rules = vec![udp(Action::Allow, 9, 9); 3];
         rules[0].destination.ports[0].last = filler;
@@ -538,33 +576,46 @@ fn replacement_under_traffic_loses_nothing_and_admits_nothing() {
     };
     let tiers = || vec![tier("default", &["p"])];
     lab.workloads(tiers(), tiers(), policies(&[("p", &rules(10))]));
-    let open = lab.b.udp(B, 5000);
-    let closed = lab.b.udp(B, 5001);
-    let senders: Vec<_> = (0..count).step_by(100).map(|_| lab.a.udp(A, 0)).collect();
-    let sending = std::thread::spawn(move || {
-        for round in 0..100_u16 {
-            for sender in &senders {
-                // Never the same connection: the source is another one each time.
-                let _ = sender.send_to(&round.to_be_bytes(), format!("{B}:5001"));
-                let _ = sender.send_to(&round.to_be_bytes(), format!("{B}:5000"));
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+    let (open, closed) = (lab.b.udp(B, 5000), lab.b.udp(B, 5001));
+    let receiving = thread::spawn(move || {
+        let mut arrived = 0;
+        let mut buffer = [0; 8];
+        // A longer one says that all have been sent.
+        while !open.recv(&mut buffer).is_ok_and(|length| length > 1) {
+            arrived += usize::from(buffer[0] == b'x');
+            buffer[0] = 0;
         }
-        senders.len() * 100
+        arrived
+    });
+    let from = lab.a.namespace.clone();
+    let sending = thread::spawn(move || {
+        let round = || {
+            // New sockets, new ports: every packet begins a connection.
+            for _ in 0..FLOWS {
+                let sender = UdpSocket::bind((A, 0)).unwrap();
+                sender.send_to(b"x", (B, 5001)).unwrap_or_default();
+                sender.send_to(b"x", (B, 5000)).unwrap();
+            }
+        };
+        for _ in 0..ROUNDS {
+            from.run(round).unwrap();
+            thread::sleep(Duration::from_millis(2));
+        }
     });
     let mut updates = 0;
     while !sending.is_finished() {
         updates += 1;
-        lab.compiler
-            .update(policies(&[("p", &rules(11 + updates % 50))]));
+        let delta = policies(&[("p", &rules(11 + updates % 50))]);
+        lab.compiler.update(delta);
         lab.put_in_force();
     }
-    let sent = sending.join().unwrap();
-    let mut arrived = 0;
-    while open.recv(&mut [0; 8]).is_ok() {
-        arrived += 1;
-    }
+    sending.join().unwrap();
+    lab.a.udp(A, 0).send_to(b"end", (B, 5000)).unwrap();
+    let arrived = receiving.join().unwrap();
     assert!(updates >= 3, "{updates}");
-    assert_eq!(arrived, sent);
+    assert_eq!(arrived, ROUNDS * FLOWS);
     assert!(closed.recv(&mut [0; 8]).is_err());
 }
+
+const ROUNDS: usize = 200;
+const FLOWS: usize = 20;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use margay_model::{Cidr, Family};
@@ -191,19 +191,14 @@ impl TestNamespace {
         socket
     }
 
-    /// Whether UDP from an address here reaches a port there.
+    /// Whether UDP from an address here reaches a port there. A packet that is lost while a
+    /// neighbour is resolved is sent again.
     pub(crate) fn reaches(&self, from: &str, there: &Self, to: &str, port: u16) -> bool {
-        self.asks(from, there, to, to, port)
-    }
-
-    /// As `reaches`, where what is sent to `to` arrives at `at`.
-    pub(crate) fn asks(&self, from: &str, there: &Self, to: &str, at: &str, port: u16) -> bool {
-        let receiver = there.udp(at, port);
+        let receiver = there.udp(to, port);
         let sender = self.udp(from, 0);
-        let to: IpAddr = to.parse().unwrap();
+        let to = SocketAddr::new(to.parse().unwrap(), port);
         // Refused by our own rules, or lost on the way: both are no.
-        let sent = sender.send_to(b"x", SocketAddr::new(to, port));
-        sent.is_ok() && receiver.recv(&mut [0; 8]).is_ok()
+        (0..3).any(|_| sender.send_to(b"x", to).is_ok() && receiver.recv(&mut [0; 8]).is_ok())
     }
 
     /// A TCP connection to a listener there, both ends.
