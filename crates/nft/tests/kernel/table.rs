@@ -181,3 +181,47 @@ fn rules_count() {
     assert!(counter.packets >= 1 && counter.bytes >= 28, "{counter:?}");
     assert_eq!(interface_bytes("lo")[..3], *b"lo\0");
 }
+
+/// Intervals that touch, hold and replace each other, in a tree and in fields.
+#[test]
+fn intervals_take_each_others_place() {
+    let namespace = TestNamespace::new();
+    let mut nft = Nft::open(&namespace.namespace).unwrap();
+    let interval = |first: &str, last: &str| (v4(first), v4(last));
+    let whole = interval("10.0.0.0", "10.255.255.255");
+    let lower = interval("10.0.0.0", "10.127.255.255");
+    let upper = interval("10.128.0.0", "10.255.255.255");
+    let inner = interval("10.1.0.0", "10.1.255.255");
+    let beside = interval("11.0.0.0", "11.0.0.0");
+    let end = interval("255.255.255.254", "255.255.255.255");
+    let states = [
+        vec![whole],
+        vec![lower, upper],
+        vec![upper],
+        vec![inner, upper, beside],
+        vec![whole, beside],
+        vec![beside, end],
+        vec![],
+        vec![lower, upper, beside],
+        vec![interval("0.0.0.0", "255.255.255.255")],
+        vec![lower],
+    ];
+    let interface = interface_bytes("cali1");
+    let mut table = Table::new(TABLE, "intervals");
+    let mut observed = Observed::default();
+    for state in states {
+        let tree = state.iter().map(|(first, last)| Key::interval(first, last));
+        let nets = Set::new([DataType::Ipv4]).with_intervals();
+        table.put_set("tree", nets.with(tree));
+        let fields = state
+            .iter()
+            .map(|(first, last)| Key::intervals(&[(&interface, &interface), (first, last)]));
+        let nets = Set::new([DataType::Interface, DataType::Ipv4]).with_intervals();
+        table.put_set("fields", nets.with(fields));
+        let batch = plan_changes(&table, &observed, &table.clone().take_changes());
+        nft.apply(&batch)
+            .unwrap_or_else(|error| panic!("{error:?}\n{batch}"));
+        observed.apply(&batch);
+        assert_eq!(nft.observe(TABLE).unwrap(), observed, "{batch}");
+    }
+}
