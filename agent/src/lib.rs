@@ -11,13 +11,16 @@
 
 pub mod apply;
 pub mod autodetect;
+pub mod bgp;
 pub mod calculate;
 pub mod cleanup;
 pub mod config;
+mod datastore;
 pub mod error;
 pub mod files;
 pub mod identity;
 pub mod initialise;
+pub mod install;
 pub mod lease;
 pub mod metrics;
 pub mod mtu;
@@ -29,3 +32,4 @@ pub mod run;
 pub mod state;
 pub mod status_files;
 pub mod sync;
+pub mod tunnel_address;

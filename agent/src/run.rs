@@ -2,15 +2,15 @@
 
 mod node;
 mod serve;
-mod signals;
+pub(crate) mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
 use margay_journal::Journal;
-use margay_netlink::{Netlink, table};
-use margay_route::{Ownership, TABLE_MAIN};
+use margay_netlink::{Netlink, table, tunnel};
+use margay_route::{Ownership, TABLE_MAIN, plan_vxlan};
 use margay_store::Store;
 use margay_store::follow::{Event, Follower, Options};
 use margay_telemetry::{Health, Log, Reporter, metrics as registry};
@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
-use crate::calculate::calculate;
+use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
@@ -31,7 +31,8 @@ use crate::plan::{self, Words};
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
-use crate::{files, releases, sync};
+use crate::tunnel_address::{Keeper, Wish};
+use crate::{datastore, files, install, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -64,6 +65,19 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let datastore = health.register("datastore", SILENCE);
     let releases = health.register("releases", SILENCE);
     let mut tasks = JoinSet::new();
+    let installation = match config.install_cni {
+        true => Some(install::Settings::of_agent(&config)?),
+        false => None,
+    };
+    if let Some(settings) = installation {
+        let board = health.clone();
+        let ready = move || match board.readiness() {
+            report if report.ok => Ok(()),
+            report => Err(report.to_string()),
+        };
+        let kept = install::keep(settings, ready, Some(metrics.clone()), signals.stop.clone());
+        tasks.spawn(async move { kept.await.map(|()| "keeper of the CNI files") });
+    }
     serve::start(
         &config,
         health,
@@ -106,6 +120,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             grace,
             metrics: metrics.clone(),
             status: status.clone(),
+            booted: identity::booted(),
+            clock: identity::now,
         };
         let accept = signals.accept.clone();
         tasks.spawn(async move {
@@ -113,6 +129,13 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             Ok("clean-up")
         });
         seen
+    });
+    let (tunnel_wish, wished) = watch::channel(Wish::default());
+    let keeper = Keeper::new(store.clone(), node.clone(), status.clone());
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        keeper.run(wished, stopped).await;
+        Ok("keeper of tunnels' addresses")
     });
     let engine = Engine::new(Parts {
         config,
@@ -124,6 +147,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         store: datastore,
         status: status.clone(),
         sightings,
+        tunnel_wish,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -188,12 +212,13 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let observed = plan::handled(observed, &settings);
     let ownership = Ownership {
         interface_prefixes: settings.interface_prefixes.clone(),
+        tunnels: plan::tunnels(),
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let picture = calculate(&state, &settings, &local);
+    let picture = calculate(&state, &settings, &local, &Learned::default());
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
-    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
+    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false, false);
     let mut text = releases::foretell(&Journal::new(&config.releases_dir));
     if let Some(grace) = config.cleanup_grace {
         for suspect in Sighting::of(&state, &interfaces).suspects.values() {
@@ -201,6 +226,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 "give back, unless it comes back within {grace:?}: {suspect}\n"
             ));
         }
+    }
+    for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
+        text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
     }
     for step in &planned.steps {
         text.push_str(&format!(
@@ -231,20 +259,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
 
 /// Opens the store that file and environment name.
 fn open(config: &Config) -> Result<Datastore, AgentError> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let told = match &config.datastore_file {
-        None => margay_datastore::Config::from_env(&environment)?,
-        Some(path) => {
-            let wrong = |reason: String| AgentError::ConfigFile {
-                path: path.clone(),
-                reason,
-            };
-            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-            let document: serde_json::Value =
-                serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-            margay_datastore::Config::from_file(&document, &environment)?
-        }
-    };
+    let told = datastore::config(config.datastore_file.as_deref())?;
     Ok(Datastore::open(&told)?)
 }
 

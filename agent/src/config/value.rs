@@ -10,7 +10,7 @@ use margay_model::{Cidr, Family};
 use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
-use super::{DefaultPool, NodeAddress, Pattern, SETTINGS, Setting};
+use super::{DefaultPool, NodeAddress, Pattern, Setting};
 use crate::autodetect::Method;
 
 /// A value that a setting cannot have.
@@ -23,37 +23,36 @@ pub struct ConfigError {
 }
 
 /// Where texts come from.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
+    /// The settings that there are.
+    pub(crate) table: &'a [Setting],
     /// The name under which a setting was given, and its text.
-    pub(super) given: &'a dyn Fn(&Setting) -> Option<(String, String)>,
+    pub(crate) given: &'a dyn Fn(&Setting) -> Option<(String, String)>,
 }
 
 impl Source<'_> {
     /// The text of a setting by its variable, unless it is empty.
-    pub(super) fn text(&self, variable: &str) -> Option<String> {
+    pub(crate) fn text(&self, variable: &str) -> Option<String> {
         self.named(variable).map(|(_, value)| value)
     }
 
-    pub(super) fn words(&self, variable: &str) -> Vec<String> {
+    pub(crate) fn words(&self, variable: &str) -> Vec<String> {
         split(&self.text(variable).unwrap_or_default())
     }
 
-    pub(super) fn boolean(&self, variable: &str) -> Result<Option<bool>, ConfigError> {
+    pub(crate) fn boolean(&self, variable: &str) -> Result<Option<bool>, ConfigError> {
         self.read(variable, boolean)
     }
 
     pub(super) fn port(&self, variable: &str) -> Result<Option<u16>, ConfigError> {
-        self.read(variable, |text| match text.parse() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err("give a port from 1 to 65535".to_owned()),
-        })
+        self.read(variable, port)
     }
 
     pub(super) fn protocol(&self, variable: &str) -> Result<Option<u8>, ConfigError> {
         self.read(variable, protocol)
     }
 
-    pub(super) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
+    pub(crate) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
         self.read(variable, duration)
     }
 
@@ -81,7 +80,7 @@ impl Source<'_> {
         Ok(format.unwrap_or_default())
     }
 
-    pub(super) fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
+    pub(crate) fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
         self.read(variable, absolute)
     }
 
@@ -200,7 +199,8 @@ impl Source<'_> {
     }
 
     fn named(&self, variable: &str) -> Option<(String, String)> {
-        let setting = SETTINGS
+        let setting = self
+            .table
             .iter()
             .find(|setting| setting.variable == variable)?;
         let (name, value) = (self.given)(setting)?;
@@ -208,7 +208,7 @@ impl Source<'_> {
         (!value.is_empty()).then(|| (name, value.to_owned()))
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         variable: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -286,6 +286,30 @@ pub(crate) fn protocol(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("give a protocol number from 1 to 255".to_owned()),
+    }
+}
+
+/// Reads a TCP or UDP port.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("give a port from 1 to 65535".to_owned()),
+    }
+}
+
+/// Reads the identifier of a VXLAN network.
+pub(crate) fn vni(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(vni) if vni < 1 << 24 => Ok(vni),
+        _ => Err("give a number from 0 to 16777215".to_owned()),
+    }
+}
+
+/// Reads an MTU in bytes; 0 stands for none.
+pub(crate) fn mtu(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mtu) if mtu == 0 || (1280..=65535).contains(&mtu) => Ok(mtu),
+        _ => Err("give 0, or a number of bytes from 1280 to 65535".to_owned()),
     }
 }
 

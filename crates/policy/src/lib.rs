@@ -37,8 +37,19 @@
 //! A [`SetId`] is a hash of what the set stands for, so that equal selectors share one set. A set has
 //! members of both families, and prefixes that may overlap each other.
 
+mod calculator;
+mod compile;
+mod condition;
+pub mod evaluator;
+mod failsafe;
+mod item;
+mod kubernetes;
 pub mod output;
+mod spec;
 
+pub use calculator::{Calculator, ServicePort};
+pub use condition::{Condition, Problem};
+pub use failsafe::{Failsafe, FailsafeError, Failsafes};
 pub use output::{
     Action, Chains, Delta, Desired, EndpointId, Host, HostInterface, Icmp, Member, Policy,
     PolicyId, PolicyKind, PortRange, Profile, Rule, Set, SetChange, SetId, SetKind, Side, Tier,

@@ -29,9 +29,7 @@ use self::host::Hosts;
 use self::lookup::{Lookup, LookupKey};
 use self::names::Part;
 use self::rule::{Allow, Compiled, Context};
-pub use self::settings::{
-    Deny, Direction, EndpointToHost, Failsafe, Log, Marks, Nat, Node, Pool, Settings,
-};
+pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
 use crate::{Chain, Changes, DataType, Element, Key, Set, Table};
 
 /// Holds our table as policy and the node ask for it.

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 pub use listener::Listener;
-pub use site::{Reply, Site};
+pub use site::{Pending, Reply, Site};
 
 /// Answers on `listener` until `stop` resolves, then lets open requests finish and returns.
 ///
@@ -76,8 +76,8 @@ async fn next(
 /// Serves one connection; once the program stops, only a request that has begun.
 async fn answer(stream: Box<dyn Stream>, site: Arc<Site>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let response = site.response(request.method(), request.uri());
-        async { Ok::<_, Infallible>(response) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(request.method(), request.uri()).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -98,7 +98,7 @@ async fn answer(stream: Box<dyn Stream>, site: Arc<Site>, mut stopped: watch::Re
 }
 
 /// A connection of either kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 

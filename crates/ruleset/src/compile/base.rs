@@ -1,13 +1,14 @@
 //! The base chains: where packets come in, and what holds for every endpoint.
 
 use margay_model::{Cidr, Family};
+use margay_policy::Failsafe;
 
 use super::class::{ANSWERS_IN, ANSWERS_OUT, FAILSAFE_IN, FAILSAFE_OUT};
 use super::endpoint::{self, MAC_CHECKED, MACS, RATE_FROM, RATE_TO};
 use super::host::{self, Wildcards};
 use super::interval;
 use super::rule::port_set;
-use super::settings::{EndpointToHost, Failsafe, ICMPV6, Node, SCTP, Settings, TCP, UDP};
+use super::settings::{EndpointToHost, ICMPV6, Node, SCTP, Settings, TCP, UDP};
 use crate::datatype::{CT_ESTABLISHED, CT_INVALID, CT_RELATED, CT_UNTRACKED};
 use crate::{
     Base, Chain, ChainKind, DataType, Element, Field, Hook, Key, Rule, Set, Side, Statement, Table,
@@ -36,8 +37,8 @@ pub(super) fn add_sets(settings: &Settings, table: &mut Table) {
     let nd = Set::new([DataType::Icmpv6Type]).commented("neighbour and listener discovery");
     table.put_set(ND, nd.with(ND_TYPES.iter().map(|kind| Key::of([*kind]))));
     for (name, failsafe) in [
-        (FAILSAFE_IN, &settings.failsafe_in),
-        (FAILSAFE_OUT, &settings.failsafe_out),
+        (FAILSAFE_IN, &settings.failsafes.inbound),
+        (FAILSAFE_OUT, &settings.failsafes.outbound),
     ] {
         let open = failsafe.iter().filter(|failsafe| failsafe.net.is_none());
         let ports = open.map(|failsafe| (failsafe.protocol, failsafe.port, failsafe.port));
@@ -293,7 +294,7 @@ fn put_hosts(settings: &Settings, wildcards: &Wildcards, table: &mut Table) {
 
 fn put_failsafe(settings: &Settings, table: &mut Table) {
     let (near, far) = (Side::Source, Side::Destination);
-    let (incoming, outgoing) = (&settings.failsafe_in, &settings.failsafe_out);
+    let (incoming, outgoing) = (&settings.failsafes.inbound, &settings.failsafes.outbound);
     for (chain, set, failsafe, port, address) in [
         (FAILSAFE_IN, FAILSAFE_IN, incoming, far, near),
         (FAILSAFE_OUT, FAILSAFE_OUT, outgoing, far, far),

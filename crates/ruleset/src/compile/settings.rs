@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use margay_model::Cidr;
+use margay_policy::Failsafes;
 
 /// Choices of the cluster's operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +32,8 @@ pub struct Settings {
     pub vxlan_port: u16,
     /// The address that workloads have as IPv4 gateway, and nobody bears.
     pub gateway: Option<std::net::Ipv4Addr>,
-    /// Ports of the host that no policy can close to the network (`failsafeInboundHostPorts`).
-    pub failsafe_in: Vec<Failsafe>,
-    /// Ports of the network that no policy can close to the host (`failsafeOutboundHostPorts`).
-    pub failsafe_out: Vec<Failsafe>,
+    /// Ports that no policy can close on host endpoints.
+    pub failsafes: Failsafes,
     /// A tier whose policies only allow, by selectors and ports, becomes a lookup when they have
     /// more rules than this together.
     pub lookup_above: usize,
@@ -74,17 +73,6 @@ pub struct Log {
     pub group: u16,
     /// Logs a minute for each rule, and at once (`logActionRateLimit`, `logActionRateLimitBurst`).
     pub limit: Option<(u64, u32)>,
-}
-
-/// A port that no policy can close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failsafe {
-    /// The protocol number.
-    pub protocol: u8,
-    /// The port.
-    pub port: u16,
-    /// Whom it is open to; everybody if `None`.
-    pub net: Option<Cidr>,
 }
 
 /// What the node is at this moment.
@@ -139,14 +127,6 @@ impl Direction {
 
 impl Default for Settings {
     fn default() -> Self {
-        let open = |ports: &[(u8, u16)]| {
-            let ports = ports.iter().map(|(protocol, port)| Failsafe {
-                protocol: *protocol,
-                port: *port,
-                net: None,
-            });
-            ports.collect()
-        };
         Self {
             table: "margay".to_owned(),
             workload_prefixes: vec!["cali".to_owned()],
@@ -165,28 +145,7 @@ impl Default for Settings {
             allow_vxlan: false,
             vxlan_port: 4789,
             gateway: Some(std::net::Ipv4Addr::new(169, 254, 1, 1)),
-            failsafe_in: open(&[
-                (TCP, 22),
-                (UDP, 68),
-                (TCP, 179),
-                (TCP, 2379),
-                (TCP, 2380),
-                (TCP, 5473),
-                (TCP, 6443),
-                (TCP, 6666),
-                (TCP, 6667),
-            ]),
-            failsafe_out: open(&[
-                (UDP, 53),
-                (UDP, 67),
-                (TCP, 179),
-                (TCP, 2379),
-                (TCP, 2380),
-                (TCP, 5473),
-                (TCP, 6443),
-                (TCP, 6666),
-                (TCP, 6667),
-            ]),
+            failsafes: Failsafes::default(),
             lookup_above: 16,
         }
     }
