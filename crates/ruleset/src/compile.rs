@@ -12,25 +12,27 @@ mod interval;
 mod lookup;
 mod names;
 mod rule;
+mod sets;
 mod settings;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use margay_model::{Cidr, Family};
+use margay_model::Family;
 use margay_policy::{
     Delta, Desired, EndpointId, Member, Policy, PolicyId, Profile, Rule as PolicyRule, SetChange,
-    SetId, SetKind, Workload,
+    SetId, Workload,
 };
 
 use self::class::{ClassKey, Kind};
 use self::endpoint::Own;
 use self::host::Hosts;
 use self::lookup::{Lookup, LookupKey};
-use self::names::Part;
 use self::rule::{Allow, Compiled, Context};
+use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
-use crate::{Chain, Changes, DataType, Element, Key, Set, Table};
+use crate::{Chain, Changes, Element, Table};
 
 /// Holds our table as policy and the node ask for it.
 #[derive(Debug)]
@@ -414,64 +416,6 @@ impl Compiler {
         let chain = Chain::regular(compiled.rules).commented(&label);
         self.table.put_chain(name, chain);
     }
-
-    /// Takes out what nothing leads to any longer.
-    fn sweep(&mut self) {
-        let placed = self.workloads.values();
-        let used: BTreeSet<ClassKey> = placed
-            .flat_map(|placed| [&placed.ingress, &placed.egress])
-            .chain(&self.hosts.classes)
-            .cloned()
-            .collect();
-        self.classes.retain(|key, _| used.contains(key));
-        let lookups = self.classes.values().flat_map(|parts| &parts.lookups);
-        let lookups: BTreeSet<LookupKey> = lookups.cloned().collect();
-        self.lookups.retain(|key, _| lookups.contains(key));
-
-        let limits = self
-            .workloads
-            .values()
-            .flat_map(|placed| placed.own.chains());
-        let roots = self.classes.keys().map(ClassKey::name);
-        let mut found: BTreeSet<String> = roots.chain(limits.map(str::to_owned)).collect();
-        let mut sets = BTreeSet::new();
-        let mut open: Vec<String> = found.iter().cloned().collect();
-        while let Some(name) = open.pop() {
-            let Some(chain) = self.table.chains().get(&name) else {
-                continue;
-            };
-            for statement in chain.rules.iter().flat_map(|rule| &rule.statements) {
-                let mut next: Vec<&str> = statement.chain().into_iter().collect();
-                for set in statement.sets() {
-                    if !self.fixed.contains(set) && sets.insert(set.to_owned()) {
-                        let set = self.table.sets().get(set);
-                        let elements = set.into_iter().flat_map(|set| set.elements.values());
-                        next.extend(elements.filter_map(lookup::group));
-                    }
-                }
-                for name in next {
-                    if !self.fixed.contains(name) && found.insert(name.to_owned()) {
-                        open.push(name.to_owned());
-                    }
-                }
-            }
-        }
-        self.owned.retain(|name, _| found.contains(name));
-        let kept = |name: &&String| !self.fixed.contains(*name);
-        let chains = self.table.chains().keys().filter(kept);
-        let chains: Vec<_> = chains
-            .filter(|name| !found.contains(*name))
-            .cloned()
-            .collect();
-        let gone = self.table.sets().keys().filter(kept);
-        let gone: Vec<_> = gone.filter(|name| !sets.contains(*name)).cloned().collect();
-        for name in chains {
-            self.table.remove_chain(&name);
-        }
-        for name in gone {
-            self.table.remove_set(&name);
-        }
-    }
 }
 
 /// What a change says of sets' members.
@@ -504,103 +448,6 @@ fn rules_of<'a>(
     match direction {
         Direction::Ingress => ingress,
         Direction::Egress => egress,
-    }
-}
-
-/// The sets that a rule reads.
-fn sets_of(rule: &PolicyRule) -> Vec<SetId> {
-    let sides = [&rule.source, &rule.destination];
-    let sets = sides.into_iter().flat_map(|side| {
-        let lists = [
-            &side.sets,
-            &side.not_sets,
-            &side.named_ports,
-            &side.not_named_ports,
-        ];
-        lists.into_iter().flatten().chain(&side.service).copied()
-    });
-    sets.collect()
-}
-
-/// The element of a member that has one of its own.
-fn element_of(member: &Member) -> Option<(Part, Family, Key)> {
-    match member {
-        Member::Net(_) => {
-            let address = lookup::single(member)?;
-            let key = Key::of(interval::octets(address));
-            Some((Part::Hosts, Family::of(address), key))
-        }
-        Member::Port {
-            address,
-            protocol,
-            port,
-        } => {
-            let address_bytes = interval::octets(*address);
-            let fields: [&[u8]; 3] = [&address_bytes, &[*protocol], &port.to_be_bytes()];
-            let key = Key::concatenation(&fields);
-            Some((Part::Ports, Family::of(*address), key))
-        }
-    }
-}
-
-fn is_of(member: &Member, family: Family) -> bool {
-    matches!(member, Member::Net(cidr) if cidr.family() == family)
-}
-
-/// Puts the parts of a set into the table, unless they are there.
-fn put_set(
-    id: SetId,
-    set: &margay_policy::Set,
-    wide: &BTreeSet<(SetId, Family)>,
-    table: &mut Table,
-) {
-    for family in [Family::V4, Family::V6] {
-        let address = DataType::address(family);
-        let (part, fields) = match set.kind {
-            SetKind::Nets => (Part::Hosts, vec![address]),
-            SetKind::Ports => (
-                Part::Ports,
-                vec![address, DataType::Protocol, DataType::Port],
-            ),
-        };
-        let name = names::set(id, part, family);
-        if !table.sets().contains_key(&name) {
-            let elements = set.members.iter().filter_map(element_of);
-            let own = elements.filter(|(found, of, _)| *found == part && *of == family);
-            let new = Set::new(fields).commented(&set.label);
-            table.put_set(&name, new.with(own.map(|(.., key)| key)));
-        }
-        if wide.contains(&(id, family)) {
-            let name = names::set(id, Part::Nets, family);
-            if !table.sets().contains_key(&name) {
-                let new = Set::new([address]).with_intervals().commented(&set.label);
-                table.put_set(&name, new);
-                put_nets(id, family, &set.members, table);
-            }
-        }
-    }
-}
-
-/// Brings the intervals of a set up to date; nothing happens if it is not in the table.
-fn put_nets(id: SetId, family: Family, members: &BTreeSet<Member>, table: &mut Table) {
-    let name = names::set(id, Part::Nets, family);
-    let Some(there) = table.sets().get(&name) else {
-        return;
-    };
-    let nets: Vec<Cidr> = members
-        .iter()
-        .filter_map(|member| match member {
-            Member::Net(cidr) if lookup::single(member).is_none() => Some(*cidr),
-            _ => None,
-        })
-        .collect();
-    let wanted: BTreeSet<Key> = interval::keys(&nets, family).into_iter().collect();
-    let gone = there.elements.keys().filter(|key| !wanted.contains(*key));
-    for key in gone.cloned().collect::<Vec<_>>() {
-        table.remove_element(&name, &key);
-    }
-    for key in wanted {
-        table.put_element(&name, key, Element::default());
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) fn add_sets(settings: &Settings, table: &mut Table) {
     table.put_set(ACCEPTED_STATES, states(accepted));
     let nd = Set::new([DataType::Icmpv6Type]).commented("neighbour and listener discovery");
     table.put_set(ND, nd.with(ND_TYPES.iter().map(|kind| Key::of([*kind]))));
+    let nd = Set::new([DataType::Icmpv6Type]).commented("the same, and what routers send");
+    let types = ND_TYPES.iter().chain(&ROUTER_TYPES);
+    table.put_set(HOST_ND, nd.with(types.map(|kind| Key::of([*kind]))));
     for (name, failsafe) in [
         (FAILSAFE_IN, &settings.failsafes.inbound),
         (FAILSAFE_OUT, &settings.failsafes.outbound),
@@ -167,7 +170,7 @@ fn put_sent(table: &mut Table) {
             prefix,
             negated: false,
         };
-        let nd = nd_statements();
+        let nd = nd_statements(ND);
         let statements: Vec<_> = nd.into_iter().chain([from]).collect();
         rules.push(Rule::new(statements).then(Verdict::Accept));
     }
@@ -201,7 +204,7 @@ fn put_forward(settings: &Settings, table: &mut Table) {
 /// What workloads send to the host itself.
 fn put_local(settings: &Settings, table: &mut Table) {
     let iif = Field::InInterface;
-    let nd = || Rule::new(nd_statements()).then(Verdict::Accept);
+    let nd = || Rule::new(nd_statements(ND)).then(Verdict::Accept);
     let mut from = vec![
         Rule::new([Statement::dispatch([Field::CtState], STATES)]),
         nd(),
@@ -306,7 +309,9 @@ fn put_failsafe(settings: &Settings, table: &mut Table) {
         let some = failsafe
             .iter()
             .filter_map(|failsafe| one(failsafe, port, address));
-        let rules = [all.commented("failsafe")].into_iter().chain(some);
+        // Without its neighbours an IPv6 host has no network at all.
+        let nd = Rule::new(nd_statements(HOST_ND)).then(Verdict::Accept);
+        let rules = [all.commented("failsafe"), nd].into_iter().chain(some);
         table.put_chain(chain, Chain::regular(rules));
     }
 }
@@ -389,11 +394,11 @@ fn accepted_before(settings: &Settings) -> Rule {
     Rule::new([marked, clear]).then(Verdict::Accept)
 }
 
-fn nd_statements() -> Vec<Statement> {
+fn nd_statements(types: &str) -> Vec<Statement> {
     vec![
         Statement::Family(Family::V6),
         Statement::protocol(ICMPV6),
-        Statement::within([Field::IcmpType(Family::V6)], ND),
+        Statement::within([Field::IcmpType(Family::V6)], types),
     ]
 }
 
@@ -444,6 +449,7 @@ const STATES: &str = "states";
 const HOST_STATES: &str = "host-states";
 const ACCEPTED_STATES: &str = "accepted-states";
 const ND: &str = "nd";
+const HOST_ND: &str = "host-nd";
 
 // linux/netfilter_ipv4.h: NF_IP_PRI_*. Behind connection tracking, before others' translation;
 // and behind kube-proxy's.
@@ -456,5 +462,6 @@ const ETHERNET: u16 = 1;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
 const ND_TYPES: [u8; 6] = [131, 132, 133, 135, 136, 143];
+const ROUTER_TYPES: [u8; 2] = [130, ROUTER_ADVERTISEMENT];
 const LINK_LOCAL: &str = "fe80::/10";
 const UNSPECIFIED: &str = "::/128";
