@@ -123,6 +123,7 @@ pub(crate) const NFTA_BITWISE_LEN: u16 = 3;
 pub(crate) const NFTA_BITWISE_MASK: u16 = 4;
 pub(crate) const NFTA_BITWISE_XOR: u16 = 5;
 pub(crate) const NFTA_BITWISE_OP: u16 = 6;
+pub(crate) const NFT_BITWISE_MASK_XOR: u32 = 0;
 pub(crate) const NFTA_LOOKUP_SET: u16 = 1;
 pub(crate) const NFTA_LOOKUP_SREG: u16 = 2;
 pub(crate) const NFTA_LOOKUP_DREG: u16 = 3;

@@ -28,7 +28,9 @@ pub(super) fn write(item: &mut Encoder, expression: &Expression) {
         Expression::Foreign(name) => name,
     };
     item.text(NFTA_EXPR_NAME, name);
-    item.nest(NFTA_EXPR_DATA, |to| operands(to, expression));
+    if *expression != Expression::Notrack {
+        item.nest(NFTA_EXPR_DATA, |to| operands(to, expression));
+    }
 }
 
 fn operands(to: &mut Encoder, expression: &Expression) {
@@ -72,6 +74,7 @@ fn operands(to: &mut Encoder, expression: &Expression) {
         } => {
             to.be32(NFTA_BITWISE_SREG, number_of(*register));
             to.be32(NFTA_BITWISE_DREG, number_of(*register));
+            to.be32(NFTA_BITWISE_OP, NFT_BITWISE_MASK_XOR);
             to.be32(NFTA_BITWISE_LEN, length(mask.len()));
             data(to, NFTA_BITWISE_MASK, mask);
             data(to, NFTA_BITWISE_XOR, xor);
@@ -103,101 +106,10 @@ fn operands(to: &mut Encoder, expression: &Expression) {
         Expression::Verdict(verdict) => {
             to.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
             super::verdict(to, NFTA_IMMEDIATE_DATA, verdict);
-        }
-        Expression::Log { .. } => "log",
-        Expression::Limit(_) => "limit",
-        Expression::ConnectionsOver(_) => "connlimit",
-        Expression::Notrack => "notrack",
-        Expression::Masquerade { .. } => "masq",
-        Expression::SourceNat { .. } => "nat",
-        Expression::Reject(_) => "reject",
-        // Only ever read; the kernel refuses to add it.
-        Expression::Foreign(name) => name,
-    };
-    item.text(NFTA_EXPR_NAME, name);
-    item.nest(NFTA_EXPR_DATA, |to| operands(to, expression));
-}
-
-fn operands(to: &mut Encoder, expression: &Expression) {
-    match expression {
-        Expression::Meta { key, register } => {
-            to.be32(NFTA_META_KEY, *key);
-            to.be32(NFTA_META_DREG, number_of(*register));
-        }
-        Expression::SetMeta { key, register } => {
-            to.be32(NFTA_META_KEY, *key);
-            to.be32(NFTA_META_SREG, number_of(*register));
-        }
-        Expression::Payload {
-            base,
-            offset,
-            length,
-            register,
-        } => {
-            to.be32(NFTA_PAYLOAD_DREG, number_of(*register));
-            to.be32(NFTA_PAYLOAD_BASE, *base);
-            to.be32(NFTA_PAYLOAD_OFFSET, *offset);
-            to.be32(NFTA_PAYLOAD_LEN, *length);
-        }
-        Expression::Ct { key, register } => {
-            to.be32(NFTA_CT_KEY, *key);
-            to.be32(NFTA_CT_DREG, number_of(*register));
-        }
-        Expression::Compare {
-            register,
-            operator,
-            value,
-        } => {
-            to.be32(NFTA_CMP_SREG, number_of(*register));
-            to.be32(NFTA_CMP_OP, operator_number(*operator));
-            data(to, NFTA_CMP_DATA, value);
-        }
-        Expression::Bitwise {
-            register,
-            mask,
-            xor,
-        } => {
-            to.be32(NFTA_BITWISE_SREG, number_of(*register));
-            to.be32(NFTA_BITWISE_DREG, number_of(*register));
-            to.be32(NFTA_BITWISE_LEN, length(mask.len()));
-            data(to, NFTA_BITWISE_MASK, mask);
-            data(to, NFTA_BITWISE_XOR, xor);
-        }
-        Expression::Lookup {
-            register,
-            set,
-            negated,
-        } => {
-            to.be32(NFTA_LOOKUP_SREG, number_of(*register));
-            to.text(NFTA_LOOKUP_SET, set);
-            if *negated {
-                to.be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
-            }
-        }
-        Expression::Map {
-            register,
-            set,
-            to: result,
-        } => {
-            to.be32(NFTA_LOOKUP_SREG, number_of(*register));
-            to.be32(NFTA_LOOKUP_DREG, result.map_or(NFT_REG_VERDICT, number_of));
-            to.text(NFTA_LOOKUP_SET, set);
-        }
-        Expression::Immediate { register, value } => {
-            to.be32(NFTA_IMMEDIATE_DREG, number_of(*register));
-            data(to, NFTA_IMMEDIATE_DATA, value);
-        }
-        Expression::Verdict(verdict) => {
-            to.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-            super::verdict(to, NFTA_IMMEDIATE_DATA, verdict);
-        }
-        Expression::Counter => {
-            to.be64(NFTA_COUNTER_BYTES, 0);
-            to.be64(NFTA_COUNTER_PACKETS, 0);
         }
         Expression::Log { group, prefix } => {
-            to.be16(NFTA_LOG_GROUP, *group);
             to.text(NFTA_LOG_PREFIX, prefix);
+            to.be16(NFTA_LOG_GROUP, *group);
         }
         Expression::Limit(limit) => {
             to.be64(NFTA_LIMIT_RATE, limit.rate);
@@ -238,6 +150,7 @@ fn operands(to: &mut Encoder, expression: &Expression) {
         }
         Expression::Reject(Reject::TcpReset) => {
             to.be32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST);
+            to.u8(NFTA_REJECT_ICMP_CODE, 0);
         }
     }
 }

@@ -20,7 +20,7 @@ fn table() -> Table {
     let keys = [
         Key::interval([0, 0, 0, 0], [0, 255, 255, 255]),
         Key::interval([10, 0, 0, 0], [10, 255, 255, 255]),
-        Key::interval([240, 0, 0, 0], [255, 255, 255, 255]),
+        Key::interval([172, 16, 0, 0], [172, 31, 255, 255]),
     ];
     table.put_set("nets", nets.with(keys));
     let mut dispatch = Set::verdicts([DataType::Interface]).counted();
