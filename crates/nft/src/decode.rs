@@ -122,7 +122,7 @@ fn expression(name: &str, from: Attributes<'_>) -> Option<Expression> {
             operator: operator_of(from.be32(NFTA_CMP_OP)?)?,
             value: bytes(NFTA_CMP_DATA)?,
         },
-        "bitwise" if from.be32(NFTA_BITWISE_OP).unwrap_or_default() == 0 => {
+        "bitwise" if from.be32(NFTA_BITWISE_OP).unwrap_or_default() == NFT_BITWISE_MASK_XOR => {
             let register = register(NFTA_BITWISE_SREG)?;
             let same = from.be32(NFTA_BITWISE_DREG).and_then(register_of) == Some(register);
             same.then_some(())?;

@@ -182,11 +182,6 @@ impl Display for Statement {
                 negated,
             } => write!(f, "{} {}@{set}", joined(fields), not(*negated)),
             Self::Dispatch { fields, map } => write!(f, "{} vmap @{map}", joined(fields)),
-            Self::Identify {
-                field,
-                identities,
-                map,
-            } => write!(f, "{field} map @{identities} vmap @{map}"),
             Self::Marked { mask, value } => {
                 write!(f, "meta mark & {mask:#010x} == {value:#010x}")
             }

@@ -65,19 +65,6 @@ pub enum Statement {
         /// The map.
         map: String,
     },
-    /// What a map to verdicts says of the identity of a field.
-    ///
-    /// The identity goes from map to map in a register, so that the packet's mark stays as it is.
-    /// The language of nft cannot say this, but lists it. (As a part of a longer key it would make
-    /// nft 1.0.6 fail an assertion.)
-    Identify {
-        /// The field that has an identity.
-        field: Field,
-        /// The map from its values to identities.
-        identities: String,
-        /// The map from identities to verdicts.
-        map: String,
-    },
     /// Packets whose mark has this value in the bits of a mask.
     Marked {
         /// The mask.
@@ -220,9 +207,6 @@ impl Statement {
         match self {
             Self::In { set, .. } => vec![set],
             Self::Dispatch { map, .. } => vec![map],
-            Self::Identify {
-                identities, map, ..
-            } => vec![identities, map],
             _ => Vec::new(),
         }
     }
@@ -281,15 +265,6 @@ impl Statement {
             }
             Self::Dispatch { fields, map } => {
                 load(fields, 0, to);
-                to.push(look_up(map, None));
-            }
-            Self::Identify {
-                field,
-                identities,
-                map,
-            } => {
-                field.load(0, to);
-                to.push(look_up(identities, Some(0)));
                 to.push(look_up(map, None));
             }
             Self::Marked { mask, value } => {
