@@ -346,7 +346,11 @@ fn an_agent_keeps_what_it_installs() {
     let mut agent = Agent::start(node, &store, &more);
     let limit = Duration::from_secs(60);
     let conf = host.path("net.d/10-margay.conflist");
-    eventually(&format!("the configuration is there: {}", agent.process.log()), limit, || conf.exists());
+    eventually(
+        &format!("the configuration is there: {}", agent.process.log()),
+        limit,
+        || conf.exists(),
+    );
     let text = fs::read_to_string(&conf).unwrap();
     eventually("the other one is reported", limit, || {
         agent.process.log().contains("05-other.conflist")
