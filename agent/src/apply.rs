@@ -1,5 +1,6 @@
 //! The task that owns the state and the kernel's side: compares, changes, tells.
 
+mod devices;
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::calculate::{Problem, calculate};
+use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
 use crate::error::AgentError;
@@ -27,6 +28,7 @@ use crate::report::Status;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
+use crate::tunnel_address::Wish;
 
 /// What the task is given.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub struct Parts {
     pub status: watch::Sender<Status>,
     /// Where endpoints without an interface are told of; `None` tells nobody.
     pub sightings: Option<mpsc::Sender<Sighting>>,
+    /// Where it is told of which pools the addresses of tunnels' devices are to be.
+    pub tunnel_wish: watch::Sender<Wish>,
 }
 
 /// The task.
@@ -64,6 +68,12 @@ pub struct Engine {
     configured: BTreeMap<u32, Vec<Sysctl>>,
     /// Indices of workloads' interfaces.
     workloads: BTreeSet<u32>,
+    /// What BGP peers announced.
+    learned: Learned,
+    /// Whether BGP has nothing more to tell of what was before the start.
+    converged: bool,
+    /// MTUs that workloads were to have before.
+    former_mtus: BTreeSet<u32>,
     /// Whether the store has been read once.
     synced: bool,
     /// Whether what is known of the store is its word as it is now.
@@ -105,6 +115,9 @@ impl Engine {
             seen: BTreeMap::new(),
             configured: BTreeMap::new(),
             workloads: BTreeSet::new(),
+            learned: Learned::default(),
+            converged: true,
+            former_mtus: BTreeSet::new(),
             synced: false,
             followed: false,
             trusted: false,
@@ -330,11 +343,17 @@ impl Engine {
     /// One comparison; what it left undone.
     async fn pass(&mut self) -> Result<Option<String>, margay_netlink::Error> {
         self.heed_settings();
-        let interfaces = self.parts.netlink.interfaces().await?;
-        let observed = self.observe(&interfaces).await?;
+        let mut interfaces = self.parts.netlink.interfaces().await?;
+        let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
-        let picture = calculate(&self.state, &self.settings, &local);
+        let picture = calculate(&self.state, &self.settings, &local, &self.learned);
+        self.wish_for_tunnels();
+        let (changed, undone_devices) = self.make_devices(&picture, &interfaces).await;
+        if changed {
+            interfaces = self.parts.netlink.interfaces().await?;
+            observed = self.observe(&interfaces).await?;
+        }
         let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
         let withheld = plan::restrain(
             &mut planned,
@@ -342,11 +361,16 @@ impl Engine {
             &ownership,
             &self.settings,
             self.trusted,
+            self.converged,
         );
-        self.trusted |= withheld == 0;
+        if withheld == 0 && !self.trusted {
+            self.trusted = true;
+            // For devices that nothing wants.
+            self.hasten(SETTLE);
+        }
         self.tell(&picture, &planned, withheld);
 
-        let mut undone = self.configure(&picture, &interfaces);
+        let mut undone = self.configure(&picture, &interfaces).or(undone_devices);
         let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
         for step in &planned.steps {
             self.parts
@@ -376,7 +400,10 @@ impl Engine {
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);
         }
-        if let Some(reason) = self.write_mtu(&interfaces) {
+        if let Some(reason) = self.write_mtu(&picture) {
+            undone = Some(reason);
+        }
+        if let Some(reason) = self.push_mtu(&picture, &interfaces).await {
             undone = Some(reason);
         }
         self.show(&picture, &missing, undone.as_deref());
@@ -408,6 +435,7 @@ impl Engine {
             protocol: PROTOCOL,
             interface_prefixes: self.settings.interface_prefixes.clone(),
             spared: BTreeSet::new(),
+            tunnels: plan::tunnels(),
         };
         let now = Instant::now();
         let workloads: BTreeMap<u32, &str> = interfaces
@@ -436,6 +464,8 @@ fn kind(step: &Step) -> &'static str {
         Step::DeleteRoute(_) => "delete_route",
         Step::SetNeighbour(_) => "set_neighbour",
         Step::DeleteNeighbour(_) => "delete_neighbour",
+        Step::SetFdb(_) => "set_fdb",
+        Step::DeleteFdb(_) => "delete_fdb",
     }
 }
 

@@ -1,21 +1,27 @@
 //! From what the store says and the machine has to what the kernel should hold; pure.
 //!
 //! Precedence where several sources name one destination: an endpoint of this node, then an address
-//! that another node borrows, then blocks. Longest prefixes do the rest.
+//! that another node borrows, then blocks, then what BGP peers announce. Longest prefixes do the rest.
 
+mod learned;
 mod picture;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Sysctl};
-use margay_model::resource::pool::EncapMode;
 use margay_model::{Cidr, Family, Key};
-use margay_route::{InterfaceAddresses, Mac, PROTOCOL, Route, RouteKey, gateway_answer, on_link};
+use margay_route::{
+    InterfaceAddresses, Mac, Neighbour, PROTOCOL, Route, RouteKey, gateway_answer, on_link,
+};
 
-pub use picture::{Hindrance, Picture, Placed, Problem, Source, Unreachable};
+pub use learned::{Learned, Way};
+pub use picture::{Hindrance, Origin, Picture, Placed, Problem, Source, Unreachable};
 
-use crate::state::{Endpoint, Settings, State};
+use crate::mtu::{Carrier, mtus};
+use crate::state::{Endpoint, NodeAddresses, Settings, State};
+use tunnels::Carriage;
 
 /// What of the machine decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,10 +34,14 @@ pub struct Local {
     pub addresses: BTreeSet<IpAddr>,
     /// Whether somebody else's route leads to the workloads' IPv4 gateway.
     pub gateway_routed: bool,
+    /// What may limit the workloads' MTU.
+    pub carriers: Vec<Carrier>,
+    /// Routes of others that may lead to next hops.
+    pub foreign: Vec<Route>,
 }
 
 /// What should be.
-pub fn calculate(state: &State, settings: &Settings, local: &Local) -> Picture {
+pub fn calculate(state: &State, settings: &Settings, local: &Local, learned: &Learned) -> Picture {
     let mut drawing = Drawing {
         settings,
         local,
@@ -39,14 +49,15 @@ pub fn calculate(state: &State, settings: &Settings, local: &Local) -> Picture {
         holders: BTreeMap::new(),
         dark: BTreeMap::new(),
     };
+    drawing.tunnels(state);
     for (key, endpoint) in state.endpoints() {
         drawing.endpoint(key, endpoint);
     }
     drawing.borrowed(state);
     drawing.blocks(state);
     drawing.gateway();
+    drawing.learned(learned);
     drawing.host(state);
-    drawing.pools(state);
     drawing.finish()
 }
 
@@ -162,6 +173,7 @@ impl Drawing<'_> {
                 let source = Source::Borrowed {
                     node: node.clone(),
                     block: *cidr,
+                    tunnel: false,
                 };
                 self.towards(state, node, Cidr::host(*address), source);
             }
@@ -174,7 +186,7 @@ impl Drawing<'_> {
                 continue;
             };
             if node != state.node() {
-                self.towards(state, node, *cidr, Source::Block(node.clone()));
+                self.towards(state, node, *cidr, Source::block(node));
             } else if cidr.length() < cidr.family().width() {
                 // A block of one address is that endpoint's route or nothing.
                 self.route(Route::blackhole(cidr.network(), PROTOCOL), Source::OwnBlock);
@@ -182,26 +194,41 @@ impl Drawing<'_> {
         }
     }
 
-    /// A route to another node, where its address is on a link of ours.
+    /// The tunnels' devices, and what fits into a packet.
+    fn tunnels(&mut self, state: &State) {
+        let node = state.nodes().get(state.node());
+        let addresses: Vec<IpAddr> = [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| node?.of(family))
+            .collect();
+        let names = &self.settings.mtu_interfaces.0;
+        let vxlan = &self.settings.vxlan;
+        let carriers = &self.local.carriers;
+        let mtus = mtus(carriers, &addresses, names, vxlan, state.pools().values());
+        // Without a record nothing is known that is worth telling.
+        self.picture.mtu = node.and(mtus).map(|mtus| mtus.workload);
+        self.picture.devices = tunnels::devices(state, self.settings, self.local, mtus);
+    }
+
+    /// A route to another node, by the way that the destination's pool asks for.
     fn towards(&mut self, state: &State, node: &str, destination: Cidr, source: Source) {
-        let address = state
-            .nodes()
-            .get(node)
-            .map(|node| node.of(destination.family()));
-        let reason = match address {
+        let reason = match state.nodes().get(node) {
             None => "it has no record in the datastore".to_owned(),
-            Some(None) => format!("its record has no {} address", destination.family()),
-            Some(Some(address)) => {
-                if let Some(uplink) = on_link(address, &self.local.uplinks) {
-                    let network = destination.network();
-                    let route = Route::via(network, address, &uplink.name, PROTOCOL);
-                    self.route(route, source);
-                    return;
-                }
-                if self.local.addresses.contains(&address) {
-                    format!("its address {address} is this machine's own")
-                } else {
-                    format!("its address {address} is on none of this machine's links")
+            Some(far) => {
+                let family = destination.family();
+                let own = state.nodes().get(state.node());
+                let own = own.and_then(|own| own.network(family));
+                let made = match tunnels::carriage(state, destination, own, far.network(family)) {
+                    Carriage::Plain => self.plain(far, destination, &source),
+                    Carriage::Vxlan => self.tunnelled(node, far, destination, &source),
+                    Carriage::Ipip(pool) => Err(format!(
+                        "pool {pool} asks for IP-in-IP between the two, which this agent does not do; \
+                         set its ipipMode to Never and its vxlanMode to CrossSubnet or Always"
+                    )),
+                };
+                match made {
+                    Ok(()) => return,
+                    Err(reason) => reason,
                 }
             }
         };
@@ -210,6 +237,60 @@ impl Drawing<'_> {
             .entry(node.to_owned())
             .or_insert((Vec::new(), reason));
         destinations.push(destination);
+    }
+
+    /// Where the node's address is on a link of ours.
+    fn plain(
+        &mut self,
+        far: &NodeAddresses,
+        destination: Cidr,
+        source: &Source,
+    ) -> Result<(), String> {
+        let Some(address) = far.of(destination.family()) else {
+            return Err(format!(
+                "its record has no {} address",
+                destination.family()
+            ));
+        };
+        if let Some(uplink) = on_link(address, &self.local.uplinks) {
+            let network = destination.network();
+            let route = Route::via(network, address, &uplink.name, PROTOCOL);
+            self.route(route, source.clone());
+            Ok(())
+        } else if self.local.addresses.contains(&address) {
+            Err(format!("its address {address} is this machine's own"))
+        } else {
+            Err(format!(
+                "its address {address} is on none of this machine's links"
+            ))
+        }
+    }
+
+    /// Through the VXLAN device, whatever lies between.
+    fn tunnelled(
+        &mut self,
+        node: &str,
+        far: &NodeAddresses,
+        destination: Cidr,
+        source: &Source,
+    ) -> Result<(), String> {
+        if !self.settings.vxlan.enabled {
+            return Err(
+                "its pool asks for VXLAN, which vxlanEnabled of the FelixConfiguration, or \
+                 FELIX_VXLANENABLED, switches off"
+                    .to_owned(),
+            );
+        }
+        let devices = &self.picture.devices;
+        let far = tunnels::towards(devices, node, far, destination.family())?;
+        let gateway = far.hop.gateway;
+        let route = Route::multipath(destination.network(), vec![far.hop], PROTOCOL);
+        if let (Some(_), Some(gateway)) = (self.route(route, source.clone().tunnelled()), gateway) {
+            let neighbour = Neighbour::permanent(gateway, far.entry.mac, &far.entry.interface);
+            self.picture.desired.insert_neighbour(neighbour);
+            self.picture.desired.insert_fdb(far.entry);
+        }
+        Ok(())
     }
 
     fn gateway(&mut self) {
@@ -248,19 +329,14 @@ impl Drawing<'_> {
         }
     }
 
-    fn pools(&mut self, state: &State) {
-        for (name, pool) in state.pools() {
-            if pool.ipip == EncapMode::Always || pool.vxlan == EncapMode::Always {
-                self.picture
-                    .problems
-                    .insert(Problem::Encapsulation { pool: name.clone() });
-            }
-        }
-    }
-
     fn finish(mut self) -> Picture {
+        let by_bgp = |destination: &Cidr| self.picture.learned.contains(&destination.network());
+        for (destinations, _) in self.dark.values_mut() {
+            destinations.retain(|destination| !by_bgp(destination));
+        }
         let dark = self.dark.into_iter();
         self.picture.unreachable = dark
+            .filter(|(_, (destinations, _))| !destinations.is_empty())
             .map(|(node, (destinations, reason))| Unreachable {
                 node,
                 destinations,

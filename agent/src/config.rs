@@ -22,7 +22,8 @@ pub(crate) use settings::{DATASTORE_HELP, argument, both, env, environment_help}
 pub use settings::{SETTINGS, Setting};
 pub use value::ConfigError;
 pub(crate) use value::{
-    Source, boolean, duration, interface_prefixes, is_node_name, pattern, protocol, severity,
+    Source, boolean, duration, interface_prefixes, is_node_name, mtu, pattern, port, protocol,
+    severity, vni,
 };
 
 /// Everything the agent is told.
@@ -117,6 +118,16 @@ pub struct Tunables {
     pub remove_external_routes: Option<bool>,
     /// Protocol number on routes to local workloads.
     pub device_route_protocol: Option<u8>,
+    /// Whether there are VXLAN tunnels at all; where nothing is said, pools decide.
+    pub vxlan: Option<bool>,
+    /// The VXLAN network's identifier.
+    pub vxlan_vni: Option<u32>,
+    /// The UDP port of VXLAN.
+    pub vxlan_port: Option<u16>,
+    /// MTU of the IPv4 VXLAN device in bytes; 0 is computed.
+    pub vxlan_mtu: Option<u32>,
+    /// MTU of the IPv6 VXLAN device in bytes; 0 is computed.
+    pub vxlan_mtu_v6: Option<u32>,
 }
 
 /// A regular expression; equal when its text is.
@@ -248,6 +259,11 @@ impl Config {
                 mtu_interfaces: source.pattern("FELIX_MTUIFACEPATTERN")?,
                 remove_external_routes: source.boolean("FELIX_REMOVEEXTERNALROUTES")?,
                 device_route_protocol: source.protocol("FELIX_DEVICEROUTEPROTOCOL")?,
+                vxlan: source.boolean("FELIX_VXLANENABLED")?,
+                vxlan_vni: source.read("FELIX_VXLANVNI", vni)?,
+                vxlan_port: source.port("FELIX_VXLANPORT")?,
+                vxlan_mtu: source.read("FELIX_VXLANMTU", mtu)?,
+                vxlan_mtu_v6: source.read("FELIX_VXLANMTUV6", mtu)?,
             },
             log_format: source.log_format("MARGAY_LOG_FORMAT")?,
             health: health.then_some(health_at),
@@ -408,6 +424,8 @@ mod tests {
             ("FELIX_LOGSEVERITYSCREEN", "loud", "Info"),
             ("FELIX_DEVICEROUTEPROTOCOL", "300", "255"),
             ("FELIX_MTUIFACEPATTERN", "(", "regular expression"),
+            ("FELIX_VXLANVNI", "16777216", "16777215"),
+            ("FELIX_VXLANMTU", "70000", "65535"),
             ("MARGAY_LOG_FORMAT", "xml", "json"),
             ("MARGAY_STATE_DIR", "var/lib", "absolute"),
         ] {

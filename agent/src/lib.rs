@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod autodetect;
+pub mod bgp;
 pub mod calculate;
 pub mod cleanup;
 pub mod config;
@@ -31,3 +32,4 @@ pub mod run;
 pub mod state;
 pub mod status_files;
 pub mod sync;
+pub mod tunnel_address;

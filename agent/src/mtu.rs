@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use margay_model::Family;
 use margay_model::resource::pool::EncapMode;
+use margay_route::{VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};
 use regex::Regex;
 
-use crate::state::Pool;
+use crate::state::{Pool, Vxlan};
 
 /// An interface as far as its MTU goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,16 +21,28 @@ pub struct Carrier {
     pub addresses: Vec<IpNetwork>,
 }
 
-/// The workloads' MTU in bytes; `None` when no interface says anything.
+/// What fits into one packet, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mtus {
+    /// Through the IPv4 VXLAN device.
+    pub vxlan_v4: u32,
+    /// Through the IPv6 VXLAN device.
+    pub vxlan_v6: u32,
+    /// From a workload, however it is carried.
+    pub workload: u32,
+}
+
+/// What fits; `None` when no interface says anything.
 ///
 /// The interfaces that bear the node's addresses count whatever their names are; others when their
 /// names match.
-pub fn workload_mtu<'p>(
+pub fn mtus<'p>(
     carriers: &[Carrier],
     node: &[IpAddr],
     names: &Regex,
+    vxlan: &Vxlan,
     pools: impl IntoIterator<Item = &'p Pool>,
-) -> Option<u32> {
+) -> Option<Mtus> {
     let counts = |carrier: &&Carrier| {
         names.is_match(&carrier.name)
             || carrier
@@ -42,39 +55,37 @@ pub fn workload_mtu<'p>(
         .filter(counts)
         .map(|carrier| carrier.mtu)
         .min()?;
-    let overhead = pools.into_iter().map(overhead).max().unwrap_or(0);
-    Some(host.saturating_sub(overhead))
-}
-
-/// Bytes that a pool's encapsulation adds to a packet.
-fn overhead(pool: &Pool) -> u32 {
-    let vxlan = match pool.cidr.family() {
-        Family::V4 => VXLAN,
-        Family::V6 => VXLAN_V6,
+    let less = |overhead: u32| host.saturating_sub(overhead);
+    let mut mtus = Mtus {
+        vxlan_v4: vxlan.mtu_v4.unwrap_or_else(|| less(VXLAN_OVERHEAD_V4)),
+        vxlan_v6: vxlan.mtu_v6.unwrap_or_else(|| less(VXLAN_OVERHEAD_V6)),
+        workload: host,
     };
-    let ipip = if pool.ipip == EncapMode::Never {
-        0
-    } else {
-        IPIP
-    };
-    let vxlan = if pool.vxlan == EncapMode::Never {
-        0
-    } else {
-        vxlan
-    };
-    ipip.max(vxlan)
+    for pool in pools {
+        if pool.ipip != EncapMode::Never {
+            mtus.workload = mtus.workload.min(less(IPIP));
+        }
+        if pool.tunnels() && vxlan.enabled {
+            let through = match pool.cidr.family() {
+                Family::V4 => mtus.vxlan_v4,
+                Family::V6 => mtus.vxlan_v6,
+            };
+            mtus.workload = mtus.workload.min(through);
+        }
+    }
+    Some(mtus)
 }
 
 /// Names of Ethernet, wireless and InfiniBand interfaces: Calico's pattern.
 pub const INTERFACES: &str = "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)";
 
+/// Bytes that IP-in-IP takes of a packet.
 const IPIP: u32 = 20;
-const VXLAN: u32 = 50;
-const VXLAN_V6: u32 = 70;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Settings;
 
     fn carrier(name: &str, mtu: u32, address: &str) -> Carrier {
         Carrier {
@@ -89,6 +100,9 @@ mod tests {
             cidr: cidr.parse().unwrap(),
             ipip,
             vxlan,
+            for_tunnels: true,
+            nodes: None,
+            export: true,
         }
     }
 
@@ -105,14 +119,31 @@ mod tests {
         let ipip = pool("10.8.0.0/16", EncapMode::CrossSubnet, EncapMode::Never);
         let vxlan = pool("10.9.0.0/16", EncapMode::Never, EncapMode::Always);
         let vxlan6 = pool("fd00::/64", EncapMode::Never, EncapMode::Always);
-        let mtu = |node: &str, pools: &[Pool]| {
-            workload_mtu(&carriers, &[node.parse().unwrap()], &names, pools)
+        let of = |vxlan: Vxlan, node: &str, pools: &[Pool]| {
+            mtus(&carriers, &[node.parse().unwrap()], &names, &vxlan, pools)
         };
+        let usual = Settings::default().vxlan;
+        let mtu = |node: &str, pools: &[Pool]| of(usual, node, pools).map(|m| m.workload);
         assert_eq!(mtu("10.0.0.5", std::slice::from_ref(&never)), Some(1500));
         assert_eq!(mtu("10.2.0.5", &[]), Some(1450));
         assert_eq!(mtu("10.0.0.5", &[never.clone(), ipip.clone()]), Some(1480));
-        assert_eq!(mtu("10.0.0.5", &[ipip, vxlan]), Some(1450));
+        assert_eq!(mtu("10.0.0.5", &[ipip, vxlan.clone()]), Some(1450));
+        let pools = std::slice::from_ref(&vxlan);
+        let off = Vxlan {
+            enabled: false,
+            ..usual
+        };
+        assert_eq!(of(off, "10.0.0.5", pools).unwrap().workload, 1500);
+        let told = Vxlan {
+            mtu_v4: Some(1350),
+            ..usual
+        };
+        let found = of(told, "10.0.0.5", pools).unwrap();
+        assert_eq!(
+            (found.workload, found.vxlan_v4, found.vxlan_v6),
+            (1350, 1350, 1430)
+        );
         assert_eq!(mtu("10.0.0.5", &[never, vxlan6]), Some(1430));
-        assert_eq!(workload_mtu(&carriers[2..3], &[], &names, &[]), None);
+        assert_eq!(mtus(&carriers[2..3], &[], &names, &usual, &[]), None);
     }
 }

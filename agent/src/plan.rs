@@ -6,11 +6,12 @@ use std::net::IpAddr;
 
 use margay_netlink::Interfaces;
 use margay_route::{
-    GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL, Plan, Route, RouteKind,
-    Step,
+    DeviceStep, FdbEntry, GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL,
+    PROTOCOL_KERNEL, Plan, Route, RouteKind, Step, VXLAN_V4, VXLAN_V6,
 };
 
 use crate::calculate::{Local, Picture};
+use crate::mtu::Carrier;
 use crate::state::Settings;
 
 /// What of the machine decides, from what the kernel shows.
@@ -27,7 +28,12 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
         };
         if ownership.owns_interface(&link.name) {
             local.workloads.insert(link.name.clone());
-        } else if !link.loopback {
+        } else if !link.loopback && ![VXLAN_V4, VXLAN_V6].contains(&link.name.as_str()) {
+            local.carriers.push(Carrier {
+                name: link.name.clone(),
+                mtu: link.mtu,
+                addresses: link.addresses.clone(),
+            });
             local.uplinks.push(uplink);
         }
     }
@@ -36,12 +42,38 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
         .routes
         .iter()
         .filter(|route| !ownership.owns_route(route));
+    local.foreign = others
+        .clone()
+        .filter(|route| leads(route))
+        .cloned()
+        .collect();
     let used = others
         .filter(|route| route.dst.contains(gateway))
         .min_by_key(|route| (std::cmp::Reverse(route.dst.prefix()), route.metric));
     local.gateway_routed =
         used.is_some_and(|route| matches!(route.kind, RouteKind::Unicast { .. }));
     local
+}
+
+/// Whether a route is as BGP brings them.
+fn goes_by_gateway(route: &Route) -> bool {
+    match &route.kind {
+        RouteKind::Unicast { via } => via.iter().any(|hop| hop.gateway.is_some()),
+        _ => false,
+    }
+}
+
+/// Whether a route may lead to next hops: it goes somewhere, and not to a single workload.
+fn leads(route: &Route) -> bool {
+    let host = if route.dst.is_ipv4() { 32 } else { 128 };
+    matches!(route.kind, RouteKind::Unicast { .. })
+        && (route.protocol != PROTOCOL_KERNEL || route.dst.prefix() < host)
+        && !matches!(route.dst.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Names of tunnels' devices.
+pub fn tunnels() -> BTreeSet<String> {
+    [VXLAN_V4, VXLAN_V6].map(str::to_owned).into()
 }
 
 /// What is handled of what the kernel shows: without IPv6 where that is switched off.
@@ -58,7 +90,8 @@ pub fn handled(mut observed: Observed, settings: &Settings) -> Observed {
 /// Takes from a plan the deletions that are not to be made. Returns how many were taken because
 /// they are suspiciously many.
 ///
-/// Routes of others on workloads' interfaces stay where the settings say so. A first comparison
+/// Routes of others on workloads' interfaces stay where the settings say so. Until BGP has `converged`
+/// after a start, routes by way of others stay: an earlier run may have learned them. A first comparison
 /// that would delete most of what an earlier run installed points to a datastore that was emptied
 /// or is another one: then nothing is deleted unless `trusted`.
 pub fn restrain(
@@ -67,7 +100,14 @@ pub fn restrain(
     ownership: &Ownership,
     settings: &Settings,
     trusted: bool,
+    converged: bool,
 ) -> usize {
+    if !converged {
+        plan.steps.retain(|step| match step {
+            Step::DeleteRoute(route) => !goes_by_gateway(route),
+            _ => true,
+        });
+    }
     if !settings.remove_external_routes {
         let own = [PROTOCOL, settings.device_route_protocol];
         plan.steps.retain(|step| match step {
@@ -88,8 +128,12 @@ pub fn restrain(
     if deletions < SUSPICIOUS || deletions * 2 <= ours {
         return 0;
     }
-    plan.steps
-        .retain(|step| !matches!(step, Step::DeleteRoute(_) | Step::DeleteNeighbour(_)));
+    plan.steps.retain(|step| {
+        !matches!(
+            step,
+            Step::DeleteRoute(_) | Step::DeleteNeighbour(_) | Step::DeleteFdb(_)
+        )
+    });
     deletions
 }
 
@@ -139,6 +183,34 @@ impl fmt::Display for Words<'_> {
                     NeighbourWords(neighbour)
                 )
             }
+            Step::SetFdb(entry) => write!(f, "forward {}", FdbWords(entry)),
+            Step::DeleteFdb(entry) => {
+                write!(f, "forward {} no more: nothing wants it", FdbWords(entry))
+            }
+        }
+    }
+}
+
+/// A step of a tunnel's device in words.
+#[derive(Debug)]
+pub struct DeviceWords<'a>(pub &'a DeviceStep);
+
+impl fmt::Display for DeviceWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            DeviceStep::Create(vxlan) => write!(
+                f,
+                "make VXLAN device {} (network {}, port {}) over {}, from {}, MTU {}",
+                vxlan.name, vxlan.vni, vxlan.port, vxlan.parent, vxlan.local, vxlan.mtu
+            ),
+            DeviceStep::Amend { name, mac, mtu } => {
+                write!(f, "bring {name} up with MAC address {mac} and MTU {mtu}")
+            }
+            DeviceStep::AddAddress { name, address } => write!(f, "give {name} address {address}"),
+            DeviceStep::RemoveAddress { name, address } => {
+                write!(f, "take address {address} from {name}")
+            }
+            DeviceStep::Delete { name } => write!(f, "delete {name}: it is not as it should be"),
         }
     }
 }
@@ -189,6 +261,19 @@ impl fmt::Display for NeighbourWords<'_> {
     }
 }
 
+struct FdbWords<'a>(&'a FdbEntry);
+
+impl fmt::Display for FdbWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FdbEntry {
+            interface,
+            mac,
+            destination,
+        } = self.0;
+        write!(f, "{mac} on {interface} to {destination}")
+    }
+}
+
 /// The names of interfaces that a plan's steps touch.
 pub fn interfaces_of(steps: &[Step]) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
@@ -201,6 +286,9 @@ pub fn interfaces_of(steps: &[Step]) -> BTreeSet<&str> {
             }
             Step::SetNeighbour(neighbour) | Step::DeleteNeighbour(neighbour) => {
                 names.insert(neighbour.interface.as_str());
+            }
+            Step::SetFdb(entry) | Step::DeleteFdb(entry) => {
+                names.insert(entry.interface.as_str());
             }
         }
     }
@@ -247,7 +335,7 @@ mod tests {
         let seen = |routes: &[Route]| {
             let observed = Observed {
                 routes: routes.to_vec(),
-                neighbours: Vec::new(),
+                ..Observed::default()
             };
             local(&interfaces, &observed, &ownership)
         };
@@ -267,7 +355,7 @@ mod tests {
         let route = |last| Route::blackhole(net(&format!("192.168.{last}.0/26")), PROTOCOL);
         Observed {
             routes: (0..count).map(route).collect(),
-            neighbours: Vec::new(),
+            ..Observed::default()
         }
     }
 
@@ -282,7 +370,7 @@ mod tests {
                 desired.insert_route(route.clone()).unwrap();
             }
             let mut plan = plan(&desired, &observed, &ownership);
-            let held = restrain(&mut plan, &observed, &ownership, &settings, trusted);
+            let held = restrain(&mut plan, &observed, &ownership, &settings, trusted, true);
             (held, plan.steps.len())
         };
         assert_eq!(sweep(20, 0, false), (20, 0));
@@ -299,7 +387,7 @@ mod tests {
                 Route::on_link(net("10.1.1.1/32"), "cali1", 4),
                 Route::on_link(net("10.1.1.2/32"), "cali1", 3),
             ],
-            neighbours: Vec::new(),
+            ..Observed::default()
         };
         for (remove, steps) in [(true, 2), (false, 1)] {
             let settings = Settings {
@@ -307,7 +395,26 @@ mod tests {
                 ..Settings::default()
             };
             let mut plan = plan(&Desired::default(), &observed, &ownership);
-            restrain(&mut plan, &observed, &ownership, &settings, true);
+            restrain(&mut plan, &observed, &ownership, &settings, true, true);
+            assert_eq!(plan.steps.len(), steps);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_learned_stays_until_bgp_has_converged() {
+        let ownership = Ownership::default();
+        let settings = Settings::default();
+        let gateway = "10.0.0.2".parse().unwrap();
+        let observed = Observed {
+            routes: vec![
+                Route::via(net("192.168.1.0/26"), gateway, "eth0", PROTOCOL),
+                Route::blackhole(net("192.168.2.0/26"), PROTOCOL),
+            ],
+            ..Observed::default()
+        };
+        for (converged, steps) in [(false, 1), (true, 2)] {
+            let mut plan = plan(&Desired::default(), &observed, &ownership);
+            restrain(&mut plan, &observed, &ownership, &settings, true, converged);
             assert_eq!(plan.steps.len(), steps);
         }
     }
@@ -321,10 +428,9 @@ mod tests {
             PROTOCOL,
         );
         let mut picture = Picture::default();
-        picture.sources.insert(
-            route.key(),
-            crate::calculate::Source::Block("n2".to_owned()),
-        );
+        picture
+            .sources
+            .insert(route.key(), crate::calculate::Source::block("n2"));
         let words = |step: Step| {
             Words {
                 step: &step,

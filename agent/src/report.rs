@@ -8,7 +8,7 @@ use margay_model::Cidr;
 use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, RouteKey, RouteKind};
 use serde::Serialize;
 
-use crate::calculate::{Picture, Placed, Unreachable};
+use crate::calculate::{Origin, Picture, Placed, Source, Unreachable};
 use crate::state::{Block, State};
 
 /// The state of the node as its agent sees it.
@@ -64,6 +64,8 @@ pub struct RouteStatus {
     pub interface: Option<String>,
     /// Who installed it: the kernel's name, or a number.
     pub protocol: String,
+    /// Where the agent knows it from: own, store, vxlan or bgp.
+    pub origin: Option<Origin>,
     /// Why it is wanted.
     pub source: String,
     /// Whether it is in the kernel.
@@ -125,6 +127,7 @@ impl Status {
                     via: hop.and_then(|hop| hop.gateway),
                     interface: hop.map(|hop| hop.interface.clone()),
                     protocol: protocol(route.protocol),
+                    origin: source.map(Source::origin),
                     source: source.map(ToString::to_string).unwrap_or_default(),
                     installed: !missing.contains(&key),
                 }
@@ -190,7 +193,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::calculate::{Local, calculate};
+    use crate::calculate::{Learned, Local, calculate};
     use crate::state::Settings;
 
     fn put(state: &mut State, key: Key, value: &Value) {
@@ -245,7 +248,7 @@ mod tests {
             gateway_routed: true,
             ..Local::default()
         };
-        let picture = calculate(&state, &Settings::default(), &local);
+        let picture = calculate(&state, &Settings::default(), &local, &Learned::default());
         let missing: BTreeSet<RouteKey> = picture
             .desired
             .routes()
@@ -275,7 +278,7 @@ mod tests {
         assert_eq!(
             told["routes"][1],
             json!({"destination": "10.0.0.0/32", "via": null, "interface": "cali1",
-                "protocol": "boot", "source": "endpoint cni/default/a/eth0", "installed": true})
+                "protocol": "boot", "origin": "own", "source": "endpoint cni/default/a/eth0", "installed": true})
         );
         assert_eq!(told["routes"][2]["installed"], json!(false));
         assert_eq!(told["unreachable"][0]["node"], "n2");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use margay_datastore::Datastore;
 use margay_journal::Journal;
-use margay_netlink::{Netlink, table};
-use margay_route::{Ownership, TABLE_MAIN};
+use margay_netlink::{Netlink, table, tunnel};
+use margay_route::{Ownership, TABLE_MAIN, plan_vxlan};
 use margay_store::Store;
 use margay_store::follow::{Event, Follower, Options};
 use margay_telemetry::{Health, Log, Reporter, metrics as registry};
@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
-use crate::calculate::calculate;
+use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
@@ -31,6 +31,7 @@ use crate::plan::{self, Words};
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
+use crate::tunnel_address::{Keeper, Wish};
 use crate::{datastore, files, install, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
@@ -129,6 +130,13 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         });
         seen
     });
+    let (tunnel_wish, wished) = watch::channel(Wish::default());
+    let keeper = Keeper::new(store.clone(), node.clone(), status.clone());
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        keeper.run(wished, stopped).await;
+        Ok("keeper of tunnels' addresses")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -139,6 +147,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         store: datastore,
         status: status.clone(),
         sightings,
+        tunnel_wish,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -203,12 +212,13 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let observed = plan::handled(observed, &settings);
     let ownership = Ownership {
         interface_prefixes: settings.interface_prefixes.clone(),
+        tunnels: plan::tunnels(),
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let picture = calculate(&state, &settings, &local);
+    let picture = calculate(&state, &settings, &local, &Learned::default());
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
-    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false);
+    let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false, false);
     let mut text = releases::foretell(&Journal::new(&config.releases_dir));
     if let Some(grace) = config.cleanup_grace {
         for suspect in Sighting::of(&state, &interfaces).suspects.values() {
@@ -216,6 +226,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 "give back, unless it comes back within {grace:?}: {suspect}\n"
             ));
         }
+    }
+    for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
+        text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
     }
     for step in &planned.steps {
         text.push_str(&format!(

@@ -3,22 +3,26 @@
 //! One bad object is isolated: it is remembered with the reason, and what the object last said well
 //! stays in force until it is well again or deleted.
 
+mod bgp;
 mod felix;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 use margay_model::names::EndpointName;
 use margay_model::resource::pool::EncapMode;
+use margay_model::scalar::AsNumber;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Kind, Prefix};
 use margay_route::Mac;
+use margay_selector::Selector;
 use margay_store::follow::Update;
 use margay_store::{Entry, Revision};
 
-pub use felix::Settings;
+pub use bgp::Bgp;
+pub use felix::{Settings, Vxlan};
 
 use crate::config::Tunables;
 
@@ -36,6 +40,7 @@ pub struct State {
     /// Keys of all workload endpoints of the cluster, this node's or not.
     cluster_endpoints: HashSet<Key>,
     felix: BTreeMap<String, Tunables>,
+    bgp: Bgp,
     bad: BTreeMap<Key, String>,
 }
 
@@ -46,6 +51,25 @@ pub struct NodeAddresses {
     pub v4: Option<IpNetwork>,
     /// The IPv6 address.
     pub v6: Option<IpNetwork>,
+    /// Its end of IPv4 tunnels.
+    pub tunnel_v4: TunnelEnd,
+    /// Its end of IPv6 tunnels.
+    pub tunnel_v6: TunnelEnd,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its AS number, where it differs from the cluster's.
+    pub as_number: Option<AsNumber>,
+    /// The cluster for which it reflects routes; `None` if it does not.
+    pub cluster_id: Option<Ipv4Addr>,
+}
+
+/// A node's end of VXLAN tunnels, as its record says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// The device's address.
+    pub address: Option<IpAddr>,
+    /// The device's MAC address, where it is not the one that follows from the node's name.
+    pub mac: Option<Mac>,
 }
 
 /// What of a pool matters here.
@@ -57,6 +81,12 @@ pub struct Pool {
     pub ipip: EncapMode,
     /// VXLAN encapsulation.
     pub vxlan: EncapMode,
+    /// Whether tunnels' addresses are assigned out of it on nodes that `nodes` selects.
+    pub for_tunnels: bool,
+    /// Nodes that use it; `None` is all.
+    pub nodes: Option<Selector>,
+    /// Whether its routes are announced by BGP.
+    pub export: bool,
 }
 
 /// What of a block matters here.
@@ -121,17 +151,21 @@ impl State {
             attachments: BTreeMap::new(),
             cluster_endpoints: HashSet::new(),
             felix: BTreeMap::new(),
+            bgp: Bgp::default(),
             bad: BTreeMap::new(),
         }
     }
 
     /// The ranges of the store that matter, workload endpoints first.
-    pub fn prefixes() -> [Prefix; 5] {
+    pub fn prefixes() -> [Prefix; 8] {
         [
             Prefix::Resources(Kind::WorkloadEndpoint),
             Prefix::Resources(Kind::Node),
             Prefix::Resources(Kind::IPPool),
             Prefix::Resources(Kind::FelixConfiguration),
+            Prefix::Resources(Kind::BGPConfiguration),
+            Prefix::Resources(Kind::BGPPeer),
+            Prefix::Resources(Kind::BGPFilter),
             Prefix::Blocks,
         ]
     }
@@ -186,6 +220,7 @@ impl State {
                 Kind::Node if self.nodes.remove(name).is_some() => Touched::Cluster,
                 Kind::IPPool if self.pools.remove(name).is_some() => Touched::Cluster,
                 Kind::FelixConfiguration if self.felix.remove(name).is_some() => Touched::Cluster,
+                kind if self.bgp.remove(*kind, name) => Touched::Cluster,
                 _ => Touched::Nothing,
             },
             _ => Touched::Nothing,
@@ -234,7 +269,10 @@ impl State {
                         Err(wrong.join("; "))
                     }
                 }
-                _ => Ok(Touched::Nothing),
+                kind => match self.bgp.put(*kind, name, &entry.value)? {
+                    true => Ok(Touched::Cluster),
+                    false => Ok(Touched::Nothing),
+                },
             },
             _ => Ok(Touched::Nothing),
         }
@@ -304,6 +342,11 @@ impl State {
         self.cluster_endpoints.len()
     }
 
+    /// What is said of BGP.
+    pub fn bgp(&self) -> &Bgp {
+        &self.bgp
+    }
+
     /// Objects that cannot be used, with the reason.
     pub fn bad(&self) -> &BTreeMap<Key, String> {
         &self.bad
@@ -325,6 +368,29 @@ impl NodeAddresses {
             Family::V6 => self.v6,
         }
         .map(|network| network.ip())
+    }
+
+    /// The address of a family with the prefix length of its network.
+    pub fn network(&self, family: Family) -> Option<IpNetwork> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// Its end of a family's tunnels.
+    pub fn tunnel(&self, family: Family) -> TunnelEnd {
+        match family {
+            Family::V4 => self.tunnel_v4,
+            Family::V6 => self.tunnel_v6,
+        }
+    }
+}
+
+impl Pool {
+    /// Whether its packets between some nodes or all go through VXLAN tunnels.
+    pub fn tunnels(&self) -> bool {
+        self.vxlan != EncapMode::Never
     }
 }
 

@@ -30,6 +30,81 @@ pub struct Status {
     pub endpoints: Vec<Endpoint>,
     /// Why endpoints of dead containers are not given back, where that is held.
     pub cleanup_held: Option<String>,
+    /// Its BGP.
+    pub bgp: Bgp,
+}
+
+/// What an agent says of its BGP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Bgp {
+    /// The node's AS number; none where it has no speaker.
+    pub as_number: Option<u32>,
+    /// Where connections are awaited.
+    pub listening: Vec<String>,
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// Objects that make no sense.
+    pub problems: Vec<Problem>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// What it comes from, in Calico's words.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The session's state.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Why the last session or attempt ended.
+    pub last_error: Option<String>,
+    /// Its AS, once known.
+    pub as_number: Option<u32>,
+    /// Prefixes received from it.
+    pub received: u64,
+    /// Of those, taken.
+    pub accepted: u64,
+    /// Prefixes announced to it.
+    pub advertised: u64,
+}
+
+/// Something of an object that makes no sense.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// The object.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A route of BGP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct BgpRoute {
+    /// The prefix.
+    pub prefix: String,
+    /// The next hop.
+    pub next_hop: String,
+    /// From whom it is; empty where that is clear.
+    pub from: String,
+    /// The AS numbers of its path.
+    pub as_path: String,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Communities of every kind.
+    pub communities: Vec<String>,
+    /// Whether it is used, and why, or why not.
+    pub note: String,
 }
 
 /// A block with addresses of the node.
@@ -81,18 +156,29 @@ pub struct Endpoint {
 /// # Errors
 /// Nobody listens, or the answer is late or no status.
 pub async fn status(socket: &Path) -> Result<Status> {
-    let name = || format!("the agent at {}", socket.display());
-    let body = tokio::time::timeout(DEADLINE, fetch(socket))
-        .await
-        .with_context(|| format!("{} did not answer within {DEADLINE:?}", name()))?
-        .with_context(name)?;
-    serde_json::from_slice(&body).with_context(name)
+    let body = ask(socket, "/status").await?;
+    serde_json::from_slice(&body).with_context(|| name(socket))
 }
 
-async fn fetch(socket: &Path) -> Result<Bytes> {
+/// The body of the agent's answer to a path.
+///
+/// # Errors
+/// Nobody listens, the answer is late, or it is a refusal.
+pub async fn ask(socket: &Path, path: &str) -> Result<Bytes> {
+    tokio::time::timeout(DEADLINE, fetch(socket, path))
+        .await
+        .with_context(|| format!("{} did not answer within {DEADLINE:?}", name(socket)))?
+        .with_context(|| name(socket))
+}
+
+fn name(socket: &Path) -> String {
+    format!("the agent at {}", socket.display())
+}
+
+async fn fetch(socket: &Path, path: &str) -> Result<Bytes> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/status")
+    let request = hyper::Request::get(path)
         .header("host", "agent")
         .body(Empty::<Bytes>::new())?;
     let exchange = async {
@@ -101,11 +187,17 @@ async fn fetch(socket: &Path) -> Result<Bytes> {
         let body = Limited::new(response.into_body(), MOST_BYTES)
             .collect()
             .await;
+        let body = body
+            .map(|body| body.to_bytes())
+            .map_err(|error| anyhow::anyhow!(error))?;
         if !status.is_success() {
-            bail!("it answered {status}");
+            let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            match told["error"].as_str() {
+                Some(reason) => bail!("{reason}"),
+                None => bail!("it answered {status}"),
+            }
         }
-        body.map(|body| body.to_bytes())
-            .map_err(|error| anyhow::anyhow!(error))
+        Ok(body)
     };
     tokio::pin!(exchange);
     tokio::pin!(connection);

@@ -53,6 +53,9 @@ pub enum Command {
     /// Ask this node's agent.
     #[command(subcommand)]
     Node(Node),
+    /// Ask this node's agent about BGP.
+    #[command(subcommand)]
+    Bgp(Bgp),
     /// Show this program's version and the cluster's.
     Version {
         /// Do not ask the datastore.
@@ -279,6 +282,45 @@ pub enum Node {
     },
 }
 
+/// Commands about BGP on this node.
+#[derive(Debug, Subcommand)]
+pub enum Bgp {
+    /// Show the peers, with states, last errors and numbers of prefixes.
+    Peers {
+        /// The agent's socket.
+        #[arg(long, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Form,
+    },
+    /// Show the best routes with all others, or what one peer announces or is announced.
+    Routes {
+        /// What this peer announces, by its name or address.
+        #[arg(long, value_name = "PEER", conflicts_with = "advertised")]
+        received: Option<String>,
+        /// What this peer is announced, by its name or address.
+        #[arg(long, value_name = "PEER")]
+        advertised: Option<String>,
+        /// The agent's socket.
+        #[arg(long, default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Form,
+    },
+}
+
+/// How an answer of the agent is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
 const DEFAULT_SOCKET: &str = "/run/margay/agent.sock";
 
 #[cfg(test)]
@@ -311,6 +353,9 @@ mod tests {
             "margayctl label node n1 rack=r1 --overwrite",
             "margayctl patch ippool a -p {\"spec\":{\"disabled\":true}}",
             "margayctl version --client",
+            "margayctl bgp peers -o json",
+            "margayctl bgp routes --received Mesh_10_0_0_2",
+            "margayctl bgp routes --advertised 10.0.0.2",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -321,6 +366,7 @@ mod tests {
             "margayctl delete node",
             "margayctl apply",
             "margayctl ipam release",
+            "margayctl bgp routes --received a --advertised b",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod bgp;
 mod delete;
 mod edit;
 mod get;
@@ -51,6 +52,7 @@ pub async fn begin(command: Command, streams: &mut Streams<'_>) -> Result<Option
     match command {
         Command::Validate(source) => write::validate(&source, streams).map(|()| None),
         Command::Version { client: true } => version::client(streams).map(|()| None),
+        Command::Bgp(command) => bgp::run(&command, streams).await.map(|()| None),
         Command::Node(node) => {
             let answered = node::ask(&node, streams).await?;
             Ok((!answered).then_some(Command::Node(node)))
@@ -83,6 +85,7 @@ pub async fn run<S: Store>(store: &S, command: Command, streams: &mut Streams<'_
         Command::Label(label) => edit::label(&client, &label, streams).await,
         Command::Ipam(command) => ipam::run(store, &client, command, streams).await,
         Command::Node(command) => node::run(store, command, streams).await,
+        Command::Bgp(command) => bgp::run(&command, streams).await,
         Command::Version { client: true } => version::client(streams),
         Command::Version { client: false } => version::both(&client, streams).await,
         Command::Validate(source) => write::validate(&source, streams),

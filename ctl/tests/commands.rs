@@ -552,6 +552,12 @@ async fn the_agent_is_asked_first() {
             "blocks": [{"cidr": "10.65.0.0/26", "owner": "n1", "local": 3, "borrowed": 0}],
             "routes": [{"destination": "10.65.0.64/26", "via": "10.0.0.2", "interface": "eth0", "protocol": "80", "source": "store"}],
             "endpoints": [{"name": "web", "interface": "cali1", "addresses": ["10.65.0.0"], "state": "up"}],
+            "bgp": {"peers": [{"name": "Mesh_10_0_0_2", "address": "10.0.0.2", "type": "node-to-node mesh",
+                    "state": "Established", "since": "2026-11-23T08:25:00Z", "received": 4, "accepted": 3,
+                    "advertised": 2},
+                {"name": "Global_10_0_0_9", "address": "10.0.0.9", "type": "global", "state": "Active",
+                    "since": "2026-11-23T08:25:00Z", "last_error": "TCP: no route to host"}],
+                "problems": [{"object": "BGPPeer tor", "reason": "asNumber is missing"}]},
         })
         .to_string();
         let answer = format!(
@@ -572,6 +578,16 @@ async fn the_agent_is_asked_first() {
         said.contains("| 10.65.0.64/26 | 10.0.0.2 | eth0      | 80       | store  |"),
         "{said}"
     );
+    for line in [
+        "| PEER ADDRESS | PEER TYPE         | STATE | SINCE               | INFO        | RECEIVED | ACCEPTED | ADVERTISED |",
+        "| 10.0.0.2     | node-to-node mesh | up    | 2026-11-23 08:25:00 | Established | 4        | 3        | 2          |",
+        "| 10.0.0.9     | global            | start | 2026-11-23 08:25:00 | Active      | 0        | 0        | 0          |",
+        "10.0.0.9: TCP: no route to host",
+        "No IPv6 peers found.",
+        "BGPPeer tor: asNumber is missing",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
     let line = format!(
         "margayctl node status --socket {}/none --node n1",
         folder.0.display()

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::process::{Output, inside, run};
 
-/// A bridge with nodes on it.
+/// Bridges with nodes on them.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
+    /// How many bridges there are, each a subnet.
+    subnets: usize,
     dir: tempfile::TempDir,
     nodes: usize,
     pods: AtomicU32,
@@ -33,13 +35,29 @@ pub struct Pod {
 }
 
 impl Lab {
-    /// Makes a lab of so many nodes.
+    /// Makes a lab of so many nodes in one subnet, without a router.
     pub fn new(nodes: usize) -> Self {
+        Self::with_subnets(nodes, 1, false)
+    }
+
+    /// Makes a lab of so many nodes: those with odd numbers are in one subnet, those with even
+    /// numbers in another, and the fabric is the router between them and every node's default.
+    pub fn routed(nodes: usize) -> Self {
+        Self::with_subnets(nodes, 2, true)
+    }
+
+    /// As [`Lab::routed`], but nothing leads from one subnet to the other: see [`crate::Routers`].
+    pub fn racks(nodes: usize) -> Self {
+        Self::with_subnets(nodes, 2, false)
+    }
+
+    fn with_subnets(nodes: usize, subnets: usize, routed: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("mg{}-{count}", std::process::id());
         let lab = Self {
             prefix,
+            subnets,
             dir: tempfile::tempdir().unwrap(),
             nodes,
             pods: AtomicU32::new(0),
@@ -49,30 +67,74 @@ impl Lab {
             all += &format!("netns add {}\n", node.namespace());
         }
         batch(None, &all);
-        let mut fabric = String::from(
-            "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\nlink set lo up\n\
-             addr add 172.31.255.254/16 dev br0\n",
-        );
+        let mut fabric = String::from("link set lo up\n");
+        for subnet in 0..subnets {
+            fabric += &format!(
+                "link add br{subnet} type bridge forward_delay 0 mcast_snooping 0\n\
+                 link set br{subnet} up\n"
+            );
+            if routed || subnets == 1 {
+                let (address, length) = (lab.router(subnet), lab.length());
+                fabric += &format!("addr add {address}/{length} dev br{subnet}\n");
+            }
+            if routed {
+                fabric += &format!(
+                    "addr add {}/64 dev br{subnet} nodad\n",
+                    lab.router_v6(subnet)
+                );
+            }
+        }
         for node in lab.nodes() {
             let (number, namespace) = (node.number, node.namespace());
             fabric += &format!(
                 "link add p{number} type veth peer name eth0 netns {namespace}\n\
-                 link set p{number} master br0 up\n"
+                 link set p{number} master br{} up\n",
+                node.subnet()
             );
         }
         batch(Some(&lab.fabric()), &fabric);
+        if routed {
+            for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+                let _ = in_namespace(&lab.fabric(), &format!("sysctl -qw {setting}")).ok();
+            }
+        }
         for node in lab.nodes() {
-            batch(
-                Some(&node.namespace()),
-                &format!(
-                    "link set lo up\nlink set eth0 up\naddr add {}/16 dev eth0\n\
-                     addr add {}/64 dev eth0 nodad\n",
-                    node.ipv4(),
-                    node.ipv6()
-                ),
+            let mut lines = format!(
+                "link set lo up\nlink set eth0 up\naddr add {}/{} dev eth0\n\
+                 addr add {}/64 dev eth0 nodad\n",
+                node.ipv4(),
+                lab.length(),
+                node.ipv6()
             );
+            if routed {
+                let subnet = node.subnet();
+                lines += &format!(
+                    "route add default via {}\nroute add default via {}\n",
+                    lab.router(subnet),
+                    lab.router_v6(subnet)
+                );
+            }
+            batch(Some(&node.namespace()), &lines);
         }
         lab
+    }
+
+    /// The fabric's address in a subnet.
+    fn router(&self, subnet: usize) -> IpAddr {
+        let text = match self.subnets {
+            1 => "172.31.255.254".to_owned(),
+            _ => format!("172.31.{subnet}.254"),
+        };
+        text.parse().unwrap()
+    }
+
+    fn router_v6(&self, subnet: usize) -> IpAddr {
+        format!("fd31:{subnet}::ffff").parse().unwrap()
+    }
+
+    /// The prefix length of a subnet.
+    fn length(&self) -> u8 {
+        if self.subnets == 1 { 16 } else { 24 }
     }
 
     /// The nodes.
@@ -139,16 +201,28 @@ impl Node<'_> {
         format!("{}-n{}", self.lab.prefix, self.number)
     }
 
+    /// The number of its subnet, from 0.
+    pub fn subnet(&self) -> usize {
+        (self.number + 1) % self.lab.subnets
+    }
+
     /// Its address on the fabric.
     pub fn ipv4(&self) -> IpAddr {
-        format!("172.31.{}.{}", self.number / 250, self.number % 250 + 1)
-            .parse()
-            .unwrap()
+        let (number, subnet) = (self.number, self.subnet());
+        let text = match self.lab.subnets {
+            1 => format!("172.31.{}.{}", number / 250, number % 250 + 1),
+            _ => format!("172.31.{subnet}.{}", number + 1),
+        };
+        text.parse().unwrap()
     }
 
     /// Its IPv6 address on the fabric.
     pub fn ipv6(&self) -> IpAddr {
-        format!("fd31::{:x}", self.number + 1).parse().unwrap()
+        let text = match self.lab.subnets {
+            1 => format!("fd31::{:x}", self.number + 1),
+            _ => format!("fd31:{}::{:x}", self.subnet(), self.number + 1),
+        };
+        text.parse().unwrap()
     }
 
     /// A folder of its own.
@@ -196,14 +270,14 @@ impl Pod {
     }
 }
 
-fn in_namespace(namespace: &str, line: &str) -> Output {
+pub(crate) fn in_namespace(namespace: &str, line: &str) -> Output {
     let mut words = line.split_whitespace();
     let mut command = inside(namespace, words.next().unwrap());
     run(command.args(words), b"")
 }
 
 #[track_caller]
-fn batch(namespace: Option<&str>, lines: &str) {
+pub(crate) fn batch(namespace: Option<&str>, lines: &str) {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
         command.args(["-n", namespace]);

@@ -19,7 +19,9 @@ pub mod cni;
 pub mod docker;
 pub mod etcd;
 pub mod lab;
+pub mod points;
 pub mod process;
+pub mod routers;
 pub mod scene;
 pub mod store;
 
@@ -28,6 +30,8 @@ pub use cni::{Cnitool, Plugin};
 pub use docker::{Driver, Machine};
 pub use etcd::{Cluster, Etcd};
 pub use lab::{Lab, Node, Pod};
+pub use points::{Fault, Point};
 pub use process::{Output, Running, run};
+pub use routers::Routers;
 pub use scene::{Scene, Traces};
 pub use store::StoreKind;

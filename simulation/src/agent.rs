@@ -9,6 +9,7 @@ use margay_agent::metrics::Metrics;
 use margay_agent::releases::Drain;
 use margay_agent::report::Status;
 use margay_agent::state::State;
+use margay_model::{Kind, Prefix};
 use margay_store::follow::{Event, Follower, Options};
 use margay_telemetry::metrics::registry;
 use tokio::sync::{mpsc, watch};
@@ -64,7 +65,8 @@ async fn life(world: &Arc<World>, number: usize) {
     let mut state = State::new(node.name.clone());
     let mut follower = Follower::new(
         store,
-        State::prefixes(),
+        // All that a sighting looks at.
+        [Prefix::Resources(Kind::WorkloadEndpoint)],
         Options {
             seed: world.rng().u64(..),
             ..Options::default()

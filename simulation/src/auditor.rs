@@ -397,10 +397,8 @@ impl Auditor {
     }
 
     fn holder(&self, address: IpAddr) -> Option<&str> {
-        let holding = self
-            .blocks
-            .values()
-            .find(|held| held.cidr.contains(address))?;
+        // Blocks do not overlap: the last that begins at or before the address is the only one it can lie in.
+        let (_, holding) = self.blocks.range(..=Cidr::host(address)).next_back()?;
         let attribute = block::attribute(holding, address)?;
         attribute.handle_id.as_deref().map(handle::id)
     }
@@ -437,4 +435,75 @@ fn handle_of(endpoint: &WorkloadEndpoint) -> String {
         network.unwrap_or_default(),
         container.unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_ipam_core::reservation::Reservations;
+    use margay_model::ipam::Attribute;
+    use margay_model::json;
+    use margay_store::Write;
+
+    use super::*;
+    use crate::world::clock;
+
+    fn assigned(id: &str) -> (Block, IpAddr) {
+        let owner = Owner::Host("n1".to_owned()).affinity();
+        let cidr = "10.0.0.0/29".parse().unwrap();
+        let mut held = block::create(cidr, Some(owner), clock());
+        let attribute = Attribute {
+            handle_id: Some(id.to_owned()),
+            ..Attribute::default()
+        };
+        let address = block::assign_next(&mut held, &attribute, &Reservations::default());
+        (held, address.unwrap())
+    }
+
+    fn writes(held: &Block, id: &str, counted: u64) -> [Write; 3] {
+        let mut count = Handle::default();
+        handle::set(&mut count, held.cidr, counted);
+        let affinity = Key::host_affinity("n1", held.cidr);
+        [
+            Write::put(affinity, br#"{"state":"confirmed"}"#.to_vec()),
+            Write::put(Key::Handle(id.to_owned()), json::encode(&count).unwrap()),
+            Write::put(Key::Block(held.cidr), json::encode(held).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn each_part_of_an_assignment_is_missed() {
+        let (held, _) = assigned("net.a");
+        let all = writes(&held, "net.a", 1);
+        let audit = |writes: Vec<Write>| Auditor::default().committed(&Batch { writes });
+        audit(all.to_vec()).unwrap();
+        for missing in 0..2 {
+            let mut some = all.to_vec();
+            some.remove(missing);
+            assert!(audit(some).is_err(), "without write {missing}");
+        }
+        assert!(audit(writes(&held, "net.a", 2).to_vec()).is_err());
+        // Of Calico, a handle may count more.
+        let (theirs, _) = assigned("calico.a");
+        audit(writes(&theirs, "calico.a", 2).to_vec()).unwrap();
+        let mut torn = held;
+        torn.unallocated.push(0);
+        assert!(audit(writes(&torn, "net.a", 1).to_vec()).is_err());
+    }
+
+    #[test]
+    fn r1_the_living_hold_what_they_use_and_nobody_else_does() {
+        let mut auditor = Auditor::default();
+        let (held, address) = assigned("net.a");
+        let batch = Batch::of(writes(&held, "net.a", 1));
+        auditor.committed(&batch).unwrap();
+        assert!(auditor.occupy("n1", "net.b", &[address]).is_err());
+        auditor.vacate("n1", "net.b", &[address]);
+        auditor.occupy("n1", "net.a", &[address]).unwrap();
+        assert!(auditor.occupy("n2", "net.a", &[address]).is_err());
+        let released = Batch::of([
+            Write::delete_any(Key::Block(held.cidr)),
+            Write::delete_any(Key::Handle("net.a".to_owned())),
+        ]);
+        assert!(auditor.committed(&released).is_err());
+    }
 }

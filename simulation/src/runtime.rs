@@ -69,7 +69,12 @@ pub(crate) async fn last_garbage(world: &Arc<World>, node: usize) {
 /// GC as the plugins carry it out: endpoints of nobody on the list, then addresses.
 async fn garbage(world: &Arc<World>, number: usize) {
     let node = &world.nodes[number];
-    let _alone = node.calls.write().await;
+    let alone = node.calls.write();
+    let _alone = if world.shape.exclusive {
+        Some(alone.await)
+    } else {
+        None
+    };
     let store = Client::on(world, number, Duration::from_secs(10));
     for network in [PLAIN, PODS, ADDRESSES_ONLY] {
         let in_use = node.in_use(network);
@@ -331,7 +336,17 @@ impl Runtime {
                 if way < 5 {
                     self.abandon(&container);
                 }
-                delete(Arc::clone(&self.world), self.node, container, way == 9).await;
+                delete(Arc::clone(&self.world), self.node, &container, way == 9).await;
+                // Attached anew, under the same id.
+                if way == 8 && container.boot == self.world.nodes[self.node].boot() {
+                    let again = self.in_namespace(
+                        container.id,
+                        container.pod,
+                        container.network,
+                        container.wants,
+                    );
+                    Box::pin(self.start(again)).await;
+                }
             }
         }
     }
@@ -345,7 +360,7 @@ impl Runtime {
         let task = async move {
             world.dawdle(Duration::ZERO, Duration::from_secs(100)).await;
             let twice = world.chance(300);
-            delete(Arc::clone(&world), node, container, twice).await;
+            delete(world, node, &container, twice).await;
         };
         self.world.beside(task);
     }
@@ -391,12 +406,12 @@ fn abandon(world: &World, number: usize, container: &Container) {
 }
 
 /// DEL, repeated while it is killed; some runtimes give up. R4: it never fails, and ends in time.
-async fn delete(world: Arc<World>, node: usize, container: Container, twice: bool) {
+async fn delete(world: Arc<World>, node: usize, container: &Container, twice: bool) {
     let mut ended = 0;
     while world.take_operation() {
         world.note(|| format!("DEL {} on n{node}", container.handle()));
         let _beside_others = world.nodes[node].calls.read().await;
-        let call = Call::new(&world, node, &container);
+        let call = Call::new(&world, node, container);
         let began = Instant::now();
         let boot = world.nodes[node].boot();
         let answer = mortal(&world, node, boot, world.shape.kills, call.del()).await;
@@ -411,11 +426,11 @@ async fn delete(world: Arc<World>, node: usize, container: Container, twice: boo
         if began.elapsed() > DEL_LIMIT {
             world.fail(format!("R4: DEL of {} took too long", container.handle()));
         }
-        if ended > usize::from(twice) || (answer.is_none() && world.chance(200)) {
+        if ended > usize::from(twice) || (answer.is_none() && world.chance(400)) {
             break;
         }
     }
-    abandon(&world, node, &container);
+    abandon(&world, node, container);
 }
 
 /// Runs a call until it ends, its node restarts, or, of 1,000 calls so many, it is killed while it waits; `None`

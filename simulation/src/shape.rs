@@ -27,6 +27,8 @@ pub struct Shape {
     pub kills: u32,
     /// Whether nodes are cut off, restarted, and the like.
     pub chaos: bool,
+    /// Whether GC waits for other calls and keeps them waiting, as the specification promises.
+    pub exclusive: bool,
 }
 
 impl Shape {
@@ -53,9 +55,10 @@ impl Shape {
             dual_stack: rng.u32(..3) == 0,
             strict_affinity: rng.u32(..4) == 0,
             loss: pick(rng, 30),
-            late: pick(rng, 30),
-            kills: pick(rng, 200),
+            late: pick(rng, 100),
+            kills: pick(rng, 400),
             chaos: troubled,
+            exclusive: rng.bool(),
         }
     }
 }

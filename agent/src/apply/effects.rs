@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use margay_model::Family;
 use margay_netlink::Interfaces;
 use margay_route::{Plan, RouteKey};
 use tracing::{debug, error, info, warn};
@@ -11,7 +10,6 @@ use super::Engine;
 use crate::calculate::Picture;
 use crate::files;
 use crate::metrics::figure;
-use crate::mtu::{self, Carrier};
 use crate::plan::{RouteWords, Words};
 use crate::state::Block;
 
@@ -122,24 +120,12 @@ impl Engine {
         last
     }
 
-    pub(super) fn write_mtu(&mut self, interfaces: &Interfaces) -> Option<String> {
-        let node = self.state.nodes().get(self.state.node())?;
-        let addresses: Vec<_> = [Family::V4, Family::V6]
-            .into_iter()
-            .filter_map(|family| node.of(family))
-            .collect();
-        let carriers: Vec<Carrier> = interfaces
-            .iter()
-            .filter(|link| link.up && !link.loopback && !self.workloads.contains(&link.index))
-            .map(|link| Carrier {
-                name: link.name.clone(),
-                mtu: link.mtu,
-                addresses: link.addresses.clone(),
-            })
-            .collect();
-        let names = &self.settings.mtu_interfaces.0;
-        let mtu = mtu::workload_mtu(&carriers, &addresses, names, self.state.pools().values())?;
+    pub(super) fn write_mtu(&mut self, picture: &Picture) -> Option<String> {
+        let mtu = picture.mtu?;
         let path = self.parts.config.state_dir.join("mtu");
+        if let Ok(former) = std::fs::read_to_string(&path) {
+            self.former_mtus.extend(former.trim().parse::<u32>());
+        }
         match files::write(&path, &mtu.to_string()) {
             Ok(written) => {
                 if written {

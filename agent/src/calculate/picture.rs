@@ -4,17 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use margay_endpoint::Sysctl;
 use margay_model::{Cidr, Key};
-use margay_route::{Desired, RouteKey};
+use margay_route::{Desired, RouteKey, Vxlan};
 
 use crate::state::Endpoint;
 
 /// What should be, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture {
-    /// Routes and neighbours.
+    /// Routes, neighbours and forwarding entries.
     pub desired: Desired,
+    /// Destinations of routes that BGP peers announced.
+    pub learned: BTreeSet<IpNetwork>,
+    /// Prefixes that BGP peers announced whose next hops nothing leads to, with those.
+    pub unresolved: BTreeMap<Cidr, Vec<IpAddr>>,
+    /// Devices of tunnels.
+    pub devices: Vec<Vxlan>,
+    /// The workloads' MTU in bytes; `None` where nothing is known of it.
+    pub mtu: Option<u32>,
     /// Why each route is wanted.
     pub sources: BTreeMap<RouteKey, Source>,
     /// Settings of workloads' interfaces, by interface.
@@ -37,16 +46,76 @@ pub enum Source {
     /// A block of this node.
     OwnBlock,
     /// A block of another node.
-    Block(String),
+    Block {
+        /// The node.
+        node: String,
+        /// Whether packets go through a tunnel.
+        tunnel: bool,
+    },
     /// An address in use by a node other than its block's.
     Borrowed {
         /// Who uses it.
         node: String,
         /// Where it comes from.
         block: Cidr,
+        /// Whether packets go through a tunnel.
+        tunnel: bool,
     },
     /// So that the machine answers for the workloads' gateway.
     Gateway,
+    /// A BGP peer announced it.
+    Bgp {
+        /// The peer's name.
+        peer: String,
+    },
+    /// It leads to a BGP peer that is on no common link.
+    PeerGateway,
+}
+
+/// Where the agent knows a route from. An earlier one wins over a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From this node's own endpoints and blocks.
+    Own,
+    /// From the datastore: the other node is on a common link.
+    Store,
+    /// From the datastore: the other node is at the other end of a VXLAN tunnel.
+    Vxlan,
+    /// From a BGP peer.
+    Bgp,
+}
+
+impl Source {
+    /// A block of another node, reached without a tunnel.
+    pub fn block(node: &str) -> Self {
+        Self::Block {
+            node: node.to_owned(),
+            tunnel: false,
+        }
+    }
+
+    /// The same through a tunnel.
+    #[must_use]
+    pub(super) fn tunnelled(mut self) -> Self {
+        if let Self::Block { tunnel, .. } | Self::Borrowed { tunnel, .. } = &mut self {
+            *tunnel = true;
+        }
+        self
+    }
+
+    /// Where the agent knows the route from.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Endpoint(_) | Self::OwnBlock | Self::Gateway => Origin::Own,
+            Self::PeerGateway => Origin::Store,
+            Self::Bgp { .. } => Origin::Bgp,
+            Self::Block { tunnel: false, .. } | Self::Borrowed { tunnel: false, .. } => {
+                Origin::Store
+            }
+            Self::Block { tunnel: true, .. } | Self::Borrowed { tunnel: true, .. } => Origin::Vxlan,
+        }
+    }
 }
 
 /// What becomes of an endpoint.
@@ -145,11 +214,6 @@ pub enum Problem {
     },
     /// The node's record is gone.
     Unregistered,
-    /// A pool asks for an encapsulation that is not done.
-    Encapsulation {
-        /// The pool.
-        pool: String,
-    },
 }
 
 impl fmt::Display for Endpoint {
@@ -168,11 +232,13 @@ impl fmt::Display for Source {
         match self {
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
             Self::OwnBlock => f.write_str("block of this node"),
-            Self::Block(node) => write!(f, "block of node {node}"),
-            Self::Borrowed { node, block } => {
+            Self::Block { node, .. } => write!(f, "block of node {node}"),
+            Self::Borrowed { node, block, .. } => {
                 write!(f, "address of block {block} in use by node {node}")
             }
             Self::Gateway => f.write_str("gateway of the workloads, which no other route leads to"),
+            Self::Bgp { peer } => write!(f, "announced by {peer}"),
+            Self::PeerGateway => f.write_str("BGP peer, by the gateway in reachableBy"),
         }
     }
 }
@@ -213,11 +279,6 @@ impl fmt::Display for Problem {
             Self::Unregistered => f.write_str(
                 "the record of this node is gone from the datastore, so other nodes do not reach its \
                  workloads; restart the agent to register it again, or stop it",
-            ),
-            Self::Encapsulation { pool } => write!(
-                f,
-                "pool {pool} asks for encapsulation always, which is not done yet: nodes on a common \
-                 link reach each other without it, others not at all"
             ),
         }
     }

@@ -80,6 +80,17 @@ fn local() -> Local {
         uplinks: vec![uplink],
         workloads: ["cali1", "cali2"].map(str::to_owned).into(),
         gateway_routed: true,
+        carriers: vec![Carrier {
+            name: "eth0".to_owned(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+        }],
+        foreign: vec![Route::via(
+            "0.0.0.0/0".parse().unwrap(),
+            "10.0.0.254".parse().unwrap(),
+            "eth0",
+            4,
+        )],
     }
 }
 
@@ -103,7 +114,12 @@ fn shown(picture: &Picture) -> Vec<String> {
 }
 
 fn draw(entries: &[Entry]) -> Picture {
-    calculate(&state(entries), &Settings::default(), &local())
+    calculate(
+        &state(entries),
+        &Settings::default(),
+        &local(),
+        &Learned::default(),
+    )
 }
 
 #[test]
@@ -238,7 +254,9 @@ fn a_node_without_record_or_with_anothers_address_is_told() {
         address: "10.7.7.7".parse().unwrap(),
     };
     let mut state = state(std::slice::from_ref(&own));
-    let problems = |state: &State| calculate(state, &Settings::default(), &local()).problems;
+    let problems = |state: &State| {
+        calculate(state, &Settings::default(), &local(), &Learned::default()).problems
+    };
     assert_eq!(problems(&state), BTreeSet::from([gone]));
     state.delete(&own.key);
     assert_eq!(problems(&state), BTreeSet::from([Problem::Unregistered]));
@@ -251,13 +269,23 @@ fn the_gateway_is_routed_where_nothing_else_leads_there() {
         gateway_routed: false,
         ..local()
     };
-    let picture = calculate(&state(&entries), &Settings::default(), &alone);
+    let picture = calculate(
+        &state(&entries),
+        &Settings::default(),
+        &alone,
+        &Learned::default(),
+    );
     assert!(
         shown(&picture)
             .iter()
             .any(|line| line.starts_with("169.254.1.1/32 dev lo"))
     );
-    let picture = calculate(&state(&[]), &Settings::default(), &alone);
+    let picture = calculate(
+        &state(&[]),
+        &Settings::default(),
+        &alone,
+        &Learned::default(),
+    );
     assert!(shown(&picture).is_empty());
     assert_eq!(draw(&entries).desired.routes().count(), 1);
 }
@@ -274,12 +302,227 @@ fn ipv6_is_left_alone_where_it_is_switched_off() {
         ipv6: false,
         ..Settings::default()
     };
-    let picture = calculate(&state(&entries), &settings, &local());
+    let picture = calculate(&state(&entries), &settings, &local(), &Learned::default());
     assert_eq!(
         shown(&picture),
         ["192.168.0.1/32 dev cali1 proto 3: endpoint cni/default/a/eth0"]
     );
     assert_eq!(picture.host_settings.len(), 1);
+}
+
+fn pool(cidr: &str, vxlan: &str, ipip: &str) -> Entry {
+    let spec = json!({"cidr": cidr, "vxlanMode": vxlan, "ipipMode": ipip});
+    entry(
+        Key::resource(Kind::IPPool, "pool"),
+        &json!({"kind": "IPPool", "metadata": {"name": "pool"}, "spec": spec}),
+    )
+}
+
+fn tunnelled(name: &str, v4: &str, tunnel: &str) -> Entry {
+    let spec = json!({"bgp": {"ipv4Address": v4}, "ipv4VXLANTunnelAddr": tunnel});
+    entry(
+        Key::resource(Kind::Node, name),
+        &json!({"kind": "Node", "metadata": {"name": name}, "spec": spec}),
+    )
+}
+
+/// One node in the subnet, one beyond a router, each with a block.
+fn near_and_far(vxlan: &str, ipip: &str) -> Vec<Entry> {
+    vec![
+        pool("192.168.0.0/16", vxlan, ipip),
+        tunnelled("n1", "10.0.0.1/24", "192.168.0.0"),
+        tunnelled("near", "10.0.0.2/24", "192.168.1.0"),
+        tunnelled("far", "10.9.0.2/24", "192.168.2.0"),
+        block("192.168.1.0/26", Some("near"), &["near"]),
+        block("192.168.2.0/26", Some("far"), &["far"]),
+    ]
+}
+
+#[test]
+fn pools_decide_which_way_packets_go() {
+    let near = "192.168.1.0/26 via 10.0.0.2 dev eth0 proto 80: block of node near";
+    let far = "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico proto 80: block of node far";
+    let crossing = draw(&near_and_far("CrossSubnet", "Never"));
+    assert_eq!(shown(&crossing), [near, far]);
+    assert_eq!(crossing.mtu, Some(1450));
+    let [device] = crossing.devices.as_slice() else {
+        panic!("{:?}", crossing.devices);
+    };
+    assert_eq!((device.parent.as_str(), device.mtu), ("eth0", 1450));
+    assert_eq!(device.mac, margay_route::vtep_mac("n1", true));
+    let fdb: Vec<_> = crossing.desired.fdb().collect();
+    assert_eq!(fdb[0].destination, "10.9.0.2".parse::<IpAddr>().unwrap());
+    assert_eq!(fdb[0].mac, margay_route::vtep_mac("far", true));
+    assert_eq!(crossing.desired.neighbours().count(), 1);
+    let far_key = crossing.desired.routes().nth(1).unwrap().key();
+    assert_eq!(crossing.sources[&far_key].origin(), Origin::Vxlan);
+    let always = draw(&near_and_far("Always", "Never"));
+    assert_eq!(
+        shown(&always),
+        [
+            "192.168.1.0/26 via 192.168.1.0 dev vxlan.calico proto 80: block of node near",
+            far
+        ]
+    );
+    assert_eq!(always.desired.fdb().count(), 2);
+}
+
+#[test]
+fn ip_in_ip_is_told_where_it_would_be_needed() {
+    let near = "192.168.1.0/26 via 10.0.0.2 dev eth0 proto 80: block of node near";
+    let crossing = draw(&near_and_far("Never", "CrossSubnet"));
+    assert_eq!(shown(&crossing), [near]);
+    assert!(
+        crossing.unreachable[0]
+            .reason
+            .starts_with("pool pool asks for IP-in-IP")
+    );
+    assert!(crossing.devices.is_empty());
+    let always = draw(&near_and_far("Never", "Always"));
+    assert_eq!((shown(&always).len(), always.unreachable.len()), (0, 2));
+}
+
+#[test]
+fn tunnels_that_lack_something_say_what() {
+    let reason = |entries: &[Entry], settings: &Settings| {
+        let picture = calculate(&state(entries), settings, &local(), &Learned::default());
+        assert!(picture.desired.fdb().next().is_none());
+        picture.unreachable[0].reason.clone()
+    };
+    let mut entries = near_and_far("CrossSubnet", "Never");
+    let mut off = Settings::default();
+    off.vxlan.enabled = false;
+    assert!(reason(&entries, &off).contains("vxlanEnabled"));
+    entries.push(tunnelled("far", "10.9.0.2/24", ""));
+    assert!(reason(&entries, &Settings::default()).contains("no address for vxlan.calico"));
+    entries.push(tunnelled("n1", "10.0.0.1/24", ""));
+    assert!(reason(&entries, &Settings::default()).contains("this node has no vxlan.calico"));
+}
+
+fn learned(routes: &[(&str, &[&str])]) -> Learned {
+    let way = |(prefix, next_hops): &(&str, &[&str])| {
+        let way = Way {
+            next_hops: next_hops.iter().map(|hop| hop.parse().unwrap()).collect(),
+            peer: "Global_10_0_0_254".to_owned(),
+        };
+        (prefix.parse().unwrap(), way)
+    };
+    Learned {
+        routes: routes.iter().map(way).collect(),
+        priorities: (1024, 1024),
+        gateways: BTreeMap::new(),
+    }
+}
+
+/// Routes of peers, each with all its hops.
+fn by_bgp(entries: &[Entry], learned: &Learned) -> (Vec<String>, Picture) {
+    let picture = calculate(&state(entries), &Settings::default(), &local(), learned);
+    let wanted = picture
+        .desired
+        .routes()
+        .filter(|route| picture.sources[&route.key()].origin() == Origin::Bgp);
+    let text = |route: &Route| {
+        let RouteKind::Unicast { via } = &route.kind else {
+            panic!("{route:?}");
+        };
+        let hops: Vec<String> = via
+            .iter()
+            .map(|hop| hop.gateway.unwrap().to_string())
+            .collect();
+        format!(
+            "{} via {} metric {}",
+            route.dst,
+            hops.join("+"),
+            route.metric
+        )
+    };
+    (wanted.map(text).collect(), picture)
+}
+
+#[test]
+fn what_peers_announce_fills_what_nothing_better_knows() {
+    let entries = [
+        node("n2", "10.0.0.2/24", ""),
+        node("far", "10.9.0.2/24", ""),
+        endpoint("n1", "a", "cali1", &["192.168.0.1/32"]),
+        block("192.168.0.0/26", Some("n1"), &["n1"]),
+        block("192.168.1.0/26", Some("n2"), &[]),
+        block("192.168.2.0/26", Some("far"), &[]),
+        block("192.168.3.0/26", Some("far"), &[]),
+    ];
+    let learned = learned(&[
+        // Own, known from the datastore, and of a node beyond.
+        ("192.168.0.0/26", &["10.0.0.253"]),
+        ("192.168.0.1/32", &["10.0.0.253"]),
+        ("192.168.1.0/26", &["10.0.0.253"]),
+        ("192.168.2.0/26", &["10.0.0.252", "10.0.0.253"]),
+        ("198.51.100.0/24", &["10.0.0.253"]),
+        ("fd99::/64", &["fd00::254"]),
+    ]);
+    let (routes, picture) = by_bgp(&entries, &learned);
+    assert_eq!(
+        routes,
+        [
+            "192.168.2.0/26 via 10.0.0.252+10.0.0.253 metric 1024",
+            "198.51.100.0/24 via 10.0.0.253 metric 1024",
+            "fd99::/64 via fd00::254 metric 1024",
+        ]
+    );
+    // Only what BGP does not bring is in the dark.
+    let [dark] = picture.unreachable.as_slice() else {
+        panic!("{:?}", picture.unreachable);
+    };
+    assert_eq!(dark.destinations, ["192.168.3.0/26".parse().unwrap()]);
+    assert!(picture.unresolved.is_empty());
+}
+
+#[test]
+fn next_hops_are_tracked_through_other_routes() {
+    let learned = learned(&[
+        // A node's own address by two routers, and its block by that address.
+        ("10.254.1.1/32", &["10.0.0.252", "10.0.0.253"]),
+        ("192.168.2.0/26", &["10.254.1.1"]),
+        // By the host's default route.
+        ("192.168.3.0/26", &["203.0.113.7"]),
+        // By itself, by each other, by this machine.
+        ("192.168.4.0/26", &["192.168.4.1"]),
+        ("192.168.5.0/26", &["192.168.6.1"]),
+        ("192.168.6.0/26", &["192.168.5.1"]),
+        ("192.168.7.0/26", &["10.0.0.1"]),
+        ("fd99::/64", &["fd98::1"]),
+    ]);
+    let (routes, picture) = by_bgp(&[], &learned);
+    assert_eq!(
+        routes,
+        [
+            "10.254.1.1/32 via 10.0.0.252+10.0.0.253 metric 1024",
+            "192.168.2.0/26 via 10.0.0.252+10.0.0.253 metric 1024",
+            "192.168.3.0/26 via 10.0.0.254 metric 1024",
+        ]
+    );
+    let lost: Vec<String> = picture.unresolved.keys().map(Cidr::to_string).collect();
+    assert_eq!(
+        lost,
+        [
+            "192.168.4.0/26",
+            "192.168.5.0/26",
+            "192.168.6.0/26",
+            "192.168.7.0/26",
+            "fd99::/64"
+        ]
+    );
+}
+
+#[test]
+fn a_peer_on_no_link_is_reached_by_its_gateway() {
+    let mut learned = learned(&[]);
+    let peer = "192.0.2.1".parse().unwrap();
+    learned.gateways.insert(peer, "10.0.0.254".parse().unwrap());
+    let picture = calculate(&state(&[]), &Settings::default(), &local(), &learned);
+    assert_eq!(
+        shown(&picture),
+        ["192.0.2.1/32 via 10.0.0.254 dev eth0 proto 80: BGP peer, by the gateway in reachableBy"]
+    );
 }
 
 /// What the kernel would hold after a plan.
@@ -299,6 +542,11 @@ fn after(observed: &Observed, plan: &Plan) -> Observed {
                 now.neighbours.push(neighbour.clone());
             }
             Step::DeleteNeighbour(neighbour) => now.neighbours.retain(|other| other != neighbour),
+            Step::SetFdb(entry) => {
+                now.fdb.retain(|other| other.mac != entry.mac);
+                now.fdb.push(entry.clone());
+            }
+            Step::DeleteFdb(entry) => now.fdb.retain(|other| other != entry),
         }
     }
     now
@@ -371,7 +619,7 @@ proptest! {
             let touched = state.delete(&entry.key);
             prop_assert!(touched <= Touched::Endpoint);
         }
-        let picture = calculate(&state, &Settings::default(), &local());
+        let picture = calculate(&state, &Settings::default(), &local(), &Learned::default());
         prop_assert_eq!(picture.desired, Desired::default());
         prop_assert!(picture.endpoints.is_empty() && picture.unreachable.is_empty());
     }

@@ -296,6 +296,31 @@ pub const SETTINGS: &[Setting] = &[
         "3",
         "Protocol number on routes to local workloads",
     ),
+    env(
+        "FELIX_VXLANENABLED",
+        "what the pools ask for",
+        "Whether there are VXLAN tunnels",
+    ),
+    env(
+        "FELIX_VXLANVNI",
+        "4096",
+        "Identifier of the VXLAN network, the same on all nodes",
+    ),
+    env(
+        "FELIX_VXLANPORT",
+        "4789",
+        "UDP port of VXLAN, the same on all nodes",
+    ),
+    env(
+        "FELIX_VXLANMTU",
+        "0",
+        "MTU of the IPv4 VXLAN device in bytes; 0 is the uplinks' less 50",
+    ),
+    env(
+        "FELIX_VXLANMTUV6",
+        "0",
+        "MTU of the IPv6 VXLAN device in bytes; 0 is the uplinks' less 70",
+    ),
 ];
 
 #[cfg(test)]

@@ -45,10 +45,7 @@ impl Source<'_> {
     }
 
     pub(super) fn port(&self, variable: &str) -> Result<Option<u16>, ConfigError> {
-        self.read(variable, |text| match text.parse() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err("give a port from 1 to 65535".to_owned()),
-        })
+        self.read(variable, port)
     }
 
     pub(super) fn protocol(&self, variable: &str) -> Result<Option<u8>, ConfigError> {
@@ -289,6 +286,30 @@ pub(crate) fn protocol(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("give a protocol number from 1 to 255".to_owned()),
+    }
+}
+
+/// Reads a TCP or UDP port.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("give a port from 1 to 65535".to_owned()),
+    }
+}
+
+/// Reads the identifier of a VXLAN network.
+pub(crate) fn vni(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(vni) if vni < 1 << 24 => Ok(vni),
+        _ => Err("give a number from 0 to 16777215".to_owned()),
+    }
+}
+
+/// Reads an MTU in bytes; 0 stands for none.
+pub(crate) fn mtu(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mtu) if mtu == 0 || (1280..=65535).contains(&mtu) => Ok(mtu),
+        _ => Err("give 0, or a number of bytes from 1280 to 65535".to_owned()),
     }
 }
 

@@ -27,6 +27,23 @@ pub struct Settings {
     pub remove_external_routes: bool,
     /// Protocol number on routes to local workloads.
     pub device_route_protocol: u8,
+    /// How VXLAN tunnels are made.
+    pub vxlan: Vxlan,
+}
+
+/// How VXLAN tunnels are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Whether pools that ask for tunnels get them.
+    pub enabled: bool,
+    /// The network's identifier.
+    pub vni: u32,
+    /// UDP port of the outer packets.
+    pub port: u16,
+    /// MTU of the IPv4 device in bytes; computed where `None`.
+    pub mtu_v4: Option<u32>,
+    /// MTU of the IPv6 device in bytes; computed where `None`.
+    pub mtu_v6: Option<u32>,
 }
 
 impl Settings {
@@ -60,6 +77,23 @@ impl Settings {
             device_route_protocol: first(&sources, |t| t.device_route_protocol.as_ref())
                 .copied()
                 .unwrap_or(margay_route::PROTOCOL_BOOT),
+            vxlan: Vxlan {
+                enabled: first(&sources, |t| t.vxlan.as_ref())
+                    .copied()
+                    .unwrap_or(true),
+                vni: first(&sources, |t| t.vxlan_vni.as_ref())
+                    .copied()
+                    .unwrap_or(margay_route::VXLAN_VNI),
+                port: first(&sources, |t| t.vxlan_port.as_ref())
+                    .copied()
+                    .unwrap_or(margay_route::VXLAN_PORT),
+                mtu_v4: first(&sources, |t| t.vxlan_mtu.as_ref())
+                    .copied()
+                    .filter(|mtu| *mtu > 0),
+                mtu_v6: first(&sources, |t| t.vxlan_mtu_v6.as_ref())
+                    .copied()
+                    .filter(|mtu| *mtu > 0),
+            },
         }
     }
 }
@@ -91,6 +125,11 @@ pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
         mtu_interfaces: reader.field("mtuIfacePattern", config::pattern),
         remove_external_routes: reader.field("removeExternalRoutes", config::boolean),
         device_route_protocol: reader.field("deviceRouteProtocol", config::protocol),
+        vxlan: reader.field("vxlanEnabled", config::boolean),
+        vxlan_vni: reader.field("vxlanVNI", config::vni),
+        vxlan_port: reader.field("vxlanPort", config::port),
+        vxlan_mtu: reader.field("vxlanMTU", config::mtu),
+        vxlan_mtu_v6: reader.field("vxlanMTUV6", config::mtu),
     };
     Ok((tunables, reader.wrong))
 }

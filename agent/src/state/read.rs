@@ -1,7 +1,8 @@
 //! From stored values to what matters of them, with the reason where they make no sense.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use margay_endpoint::is_valid_interface_name;
@@ -10,20 +11,56 @@ use margay_model::key::Owner;
 use margay_model::names::EndpointName;
 use margay_model::resource::cluster::NodeSpec;
 use margay_model::resource::endpoint::WorkloadEndpoint;
-use margay_model::resource::pool::IPPool;
+use margay_model::resource::pool::{AllowedUse, IPPool};
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Resource, ipam};
+use margay_selector::Selector;
 use margay_store::{Entry, Revision};
 
-use super::{Attachment, Block, Endpoint, NodeAddresses, Pool};
+use super::{Attachment, Block, Endpoint, NodeAddresses, Pool, TunnelEnd};
 
 pub(super) fn node(value: &[u8]) -> Result<NodeAddresses, String> {
     let node: Resource<NodeSpec> = Resource::decode(value).map_err(text)?;
-    let bgp = node.spec.bgp.unwrap_or_default();
+    let spec = node.spec;
+    let bgp = spec.bgp.unwrap_or_default();
     Ok(NodeAddresses {
         v4: node_address("ipv4Address", bgp.ipv4_address, Family::V4)?,
         v6: node_address("ipv6Address", bgp.ipv6_address, Family::V6)?,
+        tunnel_v4: TunnelEnd {
+            address: parsed("ipv4VXLANTunnelAddr", spec.ipv4_vxlan_tunnel_addr)?
+                .map(|v4: Ipv4Addr| IpAddr::V4(v4)),
+            mac: parsed("vxlanTunnelMACAddr", spec.vxlan_tunnel_mac_addr)?,
+        },
+        tunnel_v6: TunnelEnd {
+            address: parsed("ipv6VXLANTunnelAddr", spec.ipv6_vxlan_tunnel_addr)?
+                .map(|v6: Ipv6Addr| IpAddr::V6(v6)),
+            mac: parsed("vxlanTunnelMACAddrV6", spec.vxlan_tunnel_mac_addr_v6)?,
+        },
+        labels: node.metadata.labels,
+        as_number: match bgp.as_number {
+            None => None,
+            Some(value) => serde_json::from_value(value.clone())
+                .map_err(|_| format!("spec.bgp.asNumber {value} is no AS number"))?,
+        },
+        cluster_id: parsed(
+            "bgp.routeReflectorClusterID",
+            bgp.route_reflector_cluster_id,
+        )?,
     })
+}
+
+fn parsed<T>(field: &str, value: Option<String>) -> Result<Option<T>, String>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    match value.filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => value
+            .parse()
+            .map(Some)
+            .map_err(|error| format!("spec.{field} {value:?}: {error}")),
+    }
 }
 
 fn node_address(
@@ -47,10 +84,22 @@ pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
         .cidr
         .parse()
         .map_err(|error| format!("spec.cidr: {error}"))?;
+    let uses = &pool.spec.allowed_uses;
+    let nodes = match pool.spec.node_selector.as_deref() {
+        None => None,
+        Some(selector) => {
+            let selector = Selector::parse(selector)
+                .map_err(|error| format!("spec.nodeSelector {selector:?}: {error}"))?;
+            (!selector.is_all()).then_some(selector)
+        }
+    };
     Ok(Pool {
         cidr,
         ipip: pool.spec.ipip_mode.unwrap_or_default(),
         vxlan: pool.spec.vxlan_mode.unwrap_or_default(),
+        for_tunnels: !pool.spec.disabled && (uses.is_empty() || uses.contains(&AllowedUse::Tunnel)),
+        nodes,
+        export: !pool.spec.disable_bgp_export,
     })
 }
 

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::attribute::{AsPath, Attributes, Community, Origin};
     use crate::peer::PeerId;
-    use crate::table::{PathSource, PeerSource, Stale};
+    use crate::table::{Freshness, PathSource, PeerSource};
 
     fn path(peer: u8, external: bool, change: impl FnOnce(&mut Attributes)) -> Path {
         let address = Ipv4Addr::new(10, 0, 0, peer);
@@ -184,7 +184,7 @@ mod tests {
             path_id: 0,
             local_id: u32::from(peer),
             attributes: Arc::new(attributes),
-            stale: Stale::Fresh,
+            stale: Freshness::Fresh,
         }
     }
 

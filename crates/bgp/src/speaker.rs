@@ -26,7 +26,7 @@ use crate::message::{Notification, cease};
 use crate::peer::{GroupId, Peer, PeerId};
 use crate::random::Random;
 use crate::route::LocalRoute;
-use crate::table::{PathSource, Stale, Table};
+use crate::table::{Freshness, PathSource, Table};
 use restart::OwnRestart;
 
 /// A BGP speaker.
@@ -76,7 +76,7 @@ impl Speaker {
         let bare = SpeakerConfig {
             peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
-            ..config.clone()
+            ..config
         };
         let mut speaker = Self {
             config: bare,
@@ -109,7 +109,7 @@ impl Speaker {
         let attributes = self.interner.intern(route.attributes());
         let source = PathSource::Local(Arc::new(route));
         self.table
-            .set(prefix, &source, 0, &attributes, Stale::Fresh);
+            .set(prefix, &source, 0, &attributes, Freshness::Fresh);
     }
 
     /// Withdraws a route of our own; does nothing if there is none.

@@ -44,12 +44,12 @@ pub(crate) struct Path {
     /// The attributes after import policy.
     pub(crate) attributes: Arc<Attributes>,
     /// Whether it outlived its session.
-    pub(crate) stale: Stale,
+    pub(crate) stale: Freshness,
 }
 
 /// Whether a route outlived its session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stale {
+pub(crate) enum Freshness {
     /// It did not.
     #[default]
     Fresh,
@@ -138,7 +138,7 @@ impl Entry {
 
     /// The best route.
     pub(crate) fn best(&self) -> Option<&Path> {
-        self.best.as_ref().and(self.paths.first())
+        self.best.as_ref().and_then(|_| self.paths.first())
     }
 }
 
@@ -150,7 +150,7 @@ impl Table {
         source: &PathSource,
         path_id: u32,
         attributes: &Arc<Attributes>,
-        stale: Stale,
+        stale: Freshness,
     ) {
         let entry = self.entries.entry(prefix).or_default();
         let id = source.id();
@@ -301,7 +301,7 @@ impl Entry {
             } else {
                 decision.reason
             },
-            stale: best.stale != Stale::Fresh,
+            stale: best.stale != Freshness::Fresh,
         };
         if self.paths.len() > 1 {
             let mut ranked: Vec<_> = ranks.into_iter().zip(self.paths.drain(..)).collect();
@@ -320,7 +320,7 @@ impl Entry {
                 .best
                 .as_ref()
                 .is_some_and(|best| best.next_hops.contains(&hop)),
-            stale: path.stale != Stale::Fresh,
+            stale: path.stale != Freshness::Fresh,
             reachable: path.distance(metrics).is_some(),
         }
     }

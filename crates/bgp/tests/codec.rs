@@ -1,5 +1,7 @@
 //! Messages as octets: golden ones, the cases of RFC 7606, errors of the header and of OPEN.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use margay_bgp::attribute::{Aggregator, Segment, SegmentKind, UnknownAttribute};
 use margay_bgp::message::{
     self, AddPathMode, Context, ErrorAction, GracefulFamily, LongLivedFamily, Message, Nlri, Open,

@@ -337,7 +337,16 @@ impl<'s, S: Store> Allocator<'s, S> {
 
     /// Whether a commit whose fate is unknown was applied: an owner's timestamp is as good as a nonce.
     async fn took_effect(&self, commit: &Commit, demand: &Demand<'_>) -> Result<bool, IpamError> {
-        for assigned in &commit.assigned {
+        // What was held before tells nothing of this commit.
+        let mut made = commit
+            .assigned
+            .iter()
+            .filter(|it| !it.held_before)
+            .peekable();
+        if made.peek().is_none() {
+            return Ok(false);
+        }
+        for assigned in made {
             let Some(entry) = self.store.get(&Key::Block(assigned.block)).await? else {
                 return Ok(false);
             };
@@ -348,7 +357,7 @@ impl<'s, S: Store> Allocator<'s, S> {
                 attribute.handle_id.as_deref() == Some(demand.handle)
                     && attribute.secondary == *demand.owner
             });
-            if !ours && !assigned.held_before {
+            if !ours {
                 return Ok(false);
             }
         }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ObjectMeta {
+    /// The identity of the object: one of the same name that is created anew has another.
+    #[serde(deserialize_with = "null_is_default")]
+    pub uid: String,
     /// The prefix from which a controller made the name; empty where it did not.
     #[serde(deserialize_with = "null_is_default")]
     pub generate_name: String,

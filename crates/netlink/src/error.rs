@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use margay_route::FdbEntry;
 use nix::errno::Errno;
 
 /// The result of anything that speaks to the kernel.
@@ -51,6 +52,14 @@ pub enum Error {
     Socket {
         /// The reason.
         source: io::Error,
+    },
+    /// A socket did not take an option.
+    #[error("setting {option} of a TCP socket")]
+    TcpOption {
+        /// The option's name in C.
+        option: &'static str,
+        /// The reason.
+        source: Errno,
     },
     /// The container has an interface of that name that is not this endpoint's.
     #[error(
@@ -172,10 +181,50 @@ pub enum Error {
         /// The reason.
         source: RequestError,
     },
+    /// The other end of a pair is in no namespace that can be found.
+    #[error("the other end of {name} is in no network namespace that can be found")]
+    PeerMissing {
+        /// The host end's name.
+        name: String,
+    },
+    /// A tunnel's device could not be created.
+    #[error("creating the VXLAN device {name}")]
+    CreateVxlan {
+        /// The device's name.
+        name: String,
+        /// The reason.
+        source: RequestError,
+    },
+    /// An address could not be deleted.
+    #[error("deleting address {address} of {ifname}")]
+    DeleteAddress {
+        /// The address.
+        address: IpNetwork,
+        /// The interface.
+        ifname: String,
+        /// The reason.
+        source: RequestError,
+    },
+    /// A forwarding entry could not be set.
+    #[error("setting the forwarding entry for {} on {} to {}", entry.mac, entry.interface, entry.destination)]
+    SetFdb {
+        /// The entry.
+        entry: FdbEntry,
+        /// The reason.
+        source: RequestError,
+    },
+    /// A forwarding entry could not be deleted.
+    #[error("deleting the forwarding entry for {} on {}", entry.mac, entry.interface)]
+    DeleteFdb {
+        /// The entry.
+        entry: FdbEntry,
+        /// The reason.
+        source: RequestError,
+    },
     /// A table could not be read.
     #[error("listing {what}")]
     List {
-        /// Interfaces, addresses, routes or neighbours.
+        /// Interfaces, addresses, routes, neighbours or forwarding entries.
         what: &'static str,
         /// The reason.
         source: RequestError,
@@ -206,6 +255,10 @@ impl Error {
             | Self::DeleteRoute { source, .. }
             | Self::SetNeighbour { source, .. }
             | Self::DeleteNeighbour { source, .. }
+            | Self::CreateVxlan { source, .. }
+            | Self::DeleteAddress { source, .. }
+            | Self::SetFdb { source, .. }
+            | Self::DeleteFdb { source, .. }
             | Self::List { source, .. } => source.errno(),
             _ => None,
         }

@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod batch;
 pub mod endpoint;
 mod error;
 mod link;
@@ -23,13 +24,17 @@ mod message;
 pub mod monitor;
 mod namespace;
 mod neighbour;
+mod pair;
 mod route;
 mod socket;
 mod sysctl;
 pub mod table;
+pub mod tunnel;
+pub mod tcp;
 
 pub use error::{Error, RequestError, Result};
 pub use link::{Interfaces, Link};
 pub use namespace::Namespace;
+pub use pair::Namespaces;
 pub use route::RouteFilter;
 pub use socket::Netlink;

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use crate::error::{Error, RequestError, Result};
 use crate::message;
 use crate::socket::Netlink;
+use crate::tunnel::{self, VxlanInfo};
 
 /// An interface as the kernel reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct Link {
     /// For a pair, the other end's index in its own namespace; for a stacked interface, the lower
     /// one's.
     pub peer_index: Option<u32>,
+    /// The number of the namespace of the other end, as this namespace counts them.
+    pub peer_namespace: Option<i32>,
+    /// What makes it a VXLAN device, if it is one.
+    pub vxlan: Option<VxlanInfo>,
     /// Its alias.
     pub alias: Option<String>,
     /// Its addresses with their prefix lengths; empty unless addresses were asked for.
@@ -178,12 +183,14 @@ pub(crate) fn decode(message: &LinkMessage) -> Link {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Link(peer) => link.peer_index = Some(*peer),
+            LinkAttribute::LinkNetNsId(number) => link.peer_namespace = Some(*number),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
+                link.vxlan = tunnel::data(infos);
             }
             _ => {}
         }

@@ -3,5 +3,7 @@
 mod encode;
 #[cfg(test)]
 mod golden;
+mod tunnel;
 
 pub(crate) use encode::*;
+pub(crate) use tunnel::*;

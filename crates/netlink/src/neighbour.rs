@@ -64,31 +64,6 @@ impl Netlink {
                 source,
             })
     }
-
-    /// Deletes an entry; one that is gone is as good. Returns whether it was there.
-    pub(crate) async fn delete_neighbour(
-        &self,
-        neighbour: &Neighbour,
-        interfaces: &Interfaces,
-    ) -> Result<bool> {
-        let Ok(index) = index(neighbour, interfaces) else {
-            return Ok(false);
-        };
-        match self
-            .change(message::delete_neighbour(neighbour, index))
-            .await
-        {
-            Ok(()) => Ok(true),
-            Err(source) if matches!(source.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {
-                Ok(false)
-            }
-            Err(source) => Err(Error::DeleteNeighbour {
-                address: neighbour.address,
-                ifname: neighbour.interface.clone(),
-                source,
-            }),
-        }
-    }
 }
 
 fn index(neighbour: &Neighbour, interfaces: &Interfaces) -> Result<u32> {

@@ -76,19 +76,6 @@ impl Netlink {
             .await
             .map_err(failed)
     }
-
-    /// Deletes a route; one that is gone is as good. Returns whether it was there.
-    pub(crate) async fn delete_route(&self, route: &Route) -> Result<bool> {
-        match self.change(message::delete_route(route)).await {
-            Ok(()) => Ok(true),
-            Err(source) if source.errno() == Some(Errno::ESRCH) => Ok(false),
-            Err(source) => Err(Error::DeleteRoute {
-                dst: route.dst,
-                ifname: names(route),
-                source,
-            }),
-        }
-    }
 }
 
 /// The names of a route's interfaces, for messages.

@@ -146,7 +146,7 @@ impl Netlink {
 }
 
 /// The kernel's refusal, if the message is one.
-fn refusal(answer: &NetlinkMessage<RouteNetlinkMessage>) -> Result<(), RequestError> {
+pub(crate) fn refusal(answer: &NetlinkMessage<RouteNetlinkMessage>) -> Result<(), RequestError> {
     match &answer.payload {
         NetlinkPayload::Error(error) if error.code.is_some() => {
             let errno = Errno::from_raw(error.raw_code().abs());

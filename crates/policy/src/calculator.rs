@@ -177,6 +177,9 @@ impl Calculator {
     }
 
     /// What has changed since the last flush.
+    ///
+    /// Before the store has been read completely, what is missing counts as missing: profiles deny, and
+    /// sets lack members. Who reads the store flushes when it has been.
     pub fn flush(&mut self) -> Delta {
         self.flush_all()
     }

@@ -1,4 +1,4 @@
-//! Routes and neighbours: desired state, and the planner that turns a difference into steps.
+//! Routes, neighbours and tunnels: desired state, and the planner that turns a difference into steps.
 //!
 //! Nothing here touches the kernel. [`plan`] compares what should be ([`Desired`]) with what is
 //! ([`Observed`]), changes only what [`Ownership`] claims, and returns a [`Plan`] that can be
@@ -19,13 +19,18 @@ mod gateway;
 mod interface;
 mod neighbour;
 mod plan;
+mod resolve;
 mod route;
 mod state;
+mod vxlan;
 
 pub use gateway::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, gateway_answer};
 pub use interface::{InterfaceAddresses, on_link};
 pub use neighbour::{Mac, MacParseError, Neighbour, NeighbourKey, NeighbourKind};
 pub use plan::{Conflict, Plan, Step, plan};
+pub use resolve::resolve;
 pub use route::{NextHop, Route, RouteError, RouteKey, RouteKind, Scope};
 pub use route::{PROTOCOL, PROTOCOL_BOOT, PROTOCOL_KERNEL, TABLE_MAIN};
 pub use state::{Desired, Observed, Ownership};
+pub use vxlan::{DeviceStep, FdbEntry, Fixed, ObservedVxlan, Vxlan, plan_vxlan, vtep_mac};
+pub use vxlan::{VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6, VXLAN_PORT, VXLAN_V4, VXLAN_V6, VXLAN_VNI};

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    Desired, Neighbour, NeighbourKey, Observed, Ownership, Route, RouteKey, RouteKind, Scope,
+    Desired, FdbEntry, Neighbour, NeighbourKey, Observed, Ownership, Route, RouteKey, RouteKind,
+    Scope,
 };
 
 /// One change of the kernel's state.
@@ -26,6 +27,10 @@ pub enum Step {
     SetNeighbour(Neighbour),
     /// Delete a neighbour entry of ours.
     DeleteNeighbour(Neighbour),
+    /// Add a forwarding entry of a tunnel or replace the one for its MAC address.
+    SetFdb(FdbEntry),
+    /// Delete a forwarding entry of a tunnel.
+    DeleteFdb(FdbEntry),
 }
 
 /// A wish that somebody else's route stands in the way of; nothing is done about it.
@@ -57,7 +62,7 @@ impl Plan {
 /// The steps from `observed` to `desired`, changing nothing but what `ownership` claims.
 ///
 /// Order: blackholes first, since they must stand before what they back is announced; then
-/// neighbours, so that no packet waits for resolution; then on-link routes before the gateways
+/// neighbour and forwarding entries, so that no packet waits for resolution; then on-link routes before the gateways
 /// behind them; deletions last and in reverse, so that a route whose metric changes is made before
 /// it is broken. A route whose key stays is replaced in one message.
 #[must_use]
@@ -65,6 +70,7 @@ pub fn plan(desired: &Desired, observed: &Observed, ownership: &Ownership) -> Pl
     let mut ranked = Vec::new();
     let conflicts = plan_routes(desired, observed, ownership, &mut ranked);
     plan_neighbours(desired, observed, ownership, &mut ranked);
+    plan_fdb(desired, observed, ownership, &mut ranked);
     ranked.sort_by_key(|(rank, _)| *rank);
     Plan {
         steps: ranked.into_iter().map(|(_, step)| step).collect(),
@@ -146,6 +152,28 @@ fn plan_neighbours(
     }
 }
 
+fn plan_fdb(
+    desired: &Desired,
+    observed: &Observed,
+    ownership: &Ownership,
+    ranked: &mut Vec<(u8, Step)>,
+) {
+    let mut present: BTreeMap<_, &FdbEntry> = observed
+        .fdb
+        .iter()
+        .filter(|entry| ownership.tunnels.contains(&entry.interface))
+        .map(|entry| ((entry.interface.clone(), entry.mac), entry))
+        .collect();
+    for (key, wanted) in &desired.fdb {
+        if present.remove(key) != Some(wanted) {
+            ranked.push((NEIGHBOUR, Step::SetFdb(wanted.clone())));
+        }
+    }
+    for entry in present.into_values() {
+        ranked.push((LAST - NEIGHBOUR, Step::DeleteFdb(entry.clone())));
+    }
+}
+
 /// Where the making of a route stands; its deletion stands at `LAST` less that.
 fn rank(route: &Route) -> u8 {
     match &route.kind {
@@ -176,7 +204,7 @@ mod tests {
     fn seeing(routes: &[Route]) -> Observed {
         Observed {
             routes: routes.to_vec(),
-            neighbours: Vec::new(),
+            ..Observed::default()
         }
     }
 
@@ -241,6 +269,7 @@ mod tests {
         let observed = Observed {
             routes: vec![route],
             neighbours: vec![neighbour],
+            ..Observed::default()
         };
         let mut ownership = Ownership::default();
         assert_eq!(

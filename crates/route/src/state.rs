@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::{
-    Neighbour, NeighbourKey, NeighbourKind, PROTOCOL, PROTOCOL_KERNEL, Route, RouteError, RouteKey,
+    FdbEntry, Mac, Neighbour, NeighbourKey, NeighbourKind, PROTOCOL, PROTOCOL_KERNEL, Route,
+    RouteError, RouteKey,
 };
 
-/// The routes and neighbour entries that should exist: one a key.
+/// The routes, neighbour and forwarding entries that should exist: one a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     pub(crate) routes: BTreeMap<RouteKey, Route>,
     pub(crate) neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    pub(crate) fdb: BTreeMap<(String, Mac), FdbEntry>,
 }
 
 impl Desired {
@@ -31,6 +33,11 @@ impl Desired {
         self.neighbours.insert(neighbour.key(), neighbour)
     }
 
+    /// Wants a forwarding entry; returns the one it displaces.
+    pub fn insert_fdb(&mut self, entry: FdbEntry) -> Option<FdbEntry> {
+        self.fdb.insert((entry.interface.clone(), entry.mac), entry)
+    }
+
     /// The routes wanted, by key.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.values()
@@ -40,15 +47,22 @@ impl Desired {
     pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
         self.neighbours.values()
     }
+
+    /// The forwarding entries wanted, by interface and MAC address.
+    pub fn fdb(&self) -> impl Iterator<Item = &FdbEntry> {
+        self.fdb.values()
+    }
 }
 
-/// The routes and configured neighbour entries that exist, in the kernel's order.
+/// The routes and configured neighbour and forwarding entries that exist, in the kernel's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
     /// Routes in canonical form.
     pub routes: Vec<Route>,
     /// Permanent and proxy entries.
     pub neighbours: Vec<Neighbour>,
+    /// Forwarding entries of our tunnels.
+    pub fdb: Vec<FdbEntry>,
 }
 
 /// What may be changed: routes with our protocol number, and whatever stands on our interfaces.
@@ -61,6 +75,8 @@ pub struct Ownership {
     /// Our interfaces that are too new to judge: a plugin may have set one up before its record
     /// reached us. Unwanted routes and neighbours on them stay.
     pub spared: BTreeSet<String>,
+    /// Names of our tunnels' devices; neighbour and forwarding entries on them are ours.
+    pub tunnels: BTreeSet<String>,
 }
 
 impl Default for Ownership {
@@ -69,6 +85,7 @@ impl Default for Ownership {
             protocol: PROTOCOL,
             interface_prefixes: vec!["cali".to_owned()],
             spared: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
         }
     }
 }
@@ -99,7 +116,8 @@ impl Ownership {
             neighbour.kind,
             NeighbourKind::Permanent(_) | NeighbourKind::Proxy
         );
-        configured && self.owns_interface(&neighbour.interface)
+        let interface = &neighbour.interface;
+        configured && (self.owns_interface(interface) || self.tunnels.contains(interface))
     }
 
     /// Whether an unwanted route may be deleted.

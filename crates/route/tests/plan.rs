@@ -1,13 +1,13 @@
 //! The planner's contract: plan and apply reach the desired state, once, and touch nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 use margay_route::{
-    Desired, Mac, Neighbour, NextHop, Observed, Ownership, PROTOCOL, PROTOCOL_BOOT,
-    PROTOCOL_KERNEL, Plan, Route, RouteKind, Scope, Step, TABLE_MAIN, plan,
+    Desired, FdbEntry, Mac, Neighbour, NextHop, Observed, Ownership, PROTOCOL, PROTOCOL_BOOT,
+    PROTOCOL_KERNEL, Plan, Route, RouteKind, Scope, Step, TABLE_MAIN, VXLAN_V4, plan,
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,15 @@ fn apply(plan: &Plan, observed: &Observed) -> Observed {
                     .position(|n| n == neighbour)
                     .unwrap();
                 state.neighbours.remove(position);
+            }
+            Step::SetFdb(entry) => {
+                let same = |e: &FdbEntry| (&e.interface, e.mac) == (&entry.interface, entry.mac);
+                state.fdb.retain(|e| !same(e));
+                state.fdb.push(entry.clone());
+            }
+            Step::DeleteFdb(entry) => {
+                let position = state.fdb.iter().position(|e| e == entry).unwrap();
+                state.fdb.remove(position);
             }
         }
     }
@@ -129,18 +138,38 @@ fn neighbour(interfaces: Vec<&'static str>) -> impl Strategy<Value = Neighbour> 
     })
 }
 
+fn fdb() -> impl Strategy<Value = FdbEntry> {
+    (1_u8..4, 1_u8..3).prop_map(|(mac, last)| FdbEntry {
+        interface: VXLAN_V4.to_owned(),
+        mac: Mac::local([mac; 6]),
+        destination: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
+    })
+}
+
+/// With a tunnel of ours.
+fn ours() -> Ownership {
+    Ownership {
+        tunnels: BTreeSet::from([VXLAN_V4.to_owned()]),
+        ..Ownership::default()
+    }
+}
+
 fn desired() -> impl Strategy<Value = Desired> {
     (
         prop::collection::vec(route(vec![PROTOCOL]), 0..8),
-        prop::collection::vec(neighbour(vec!["cali1", "cali2"]), 0..4),
+        prop::collection::vec(neighbour(vec!["cali1", "cali2", VXLAN_V4]), 0..4),
+        prop::collection::vec(fdb(), 0..3),
     )
-        .prop_map(|(routes, neighbours)| {
+        .prop_map(|(routes, neighbours, fdb)| {
             let mut desired = Desired::default();
             for route in routes {
                 desired.insert_route(route).unwrap();
             }
             for neighbour in neighbours {
                 desired.insert_neighbour(neighbour);
+            }
+            for entry in fdb {
+                desired.insert_fdb(entry);
             }
             desired
         })
@@ -150,15 +179,22 @@ fn observed() -> impl Strategy<Value = Observed> {
     let protocols = vec![PROTOCOL, PROTOCOL_BOOT, PROTOCOL_KERNEL, 4];
     (
         prop::collection::btree_set(route(protocols), 0..10),
-        prop::collection::vec(neighbour(vec!["cali1", "cali2", "eth0"]), 0..6),
+        prop::collection::vec(neighbour(vec!["cali1", "cali2", "eth0", VXLAN_V4]), 0..6),
+        prop::collection::vec(fdb(), 0..3),
     )
-        .prop_map(|(routes, neighbours)| {
+        .prop_map(|(routes, neighbours, fdb)| {
             let mut keys = BTreeSet::new();
             Observed {
                 routes: routes.into_iter().collect(),
                 neighbours: neighbours
                     .into_iter()
                     .filter(|n| keys.insert(n.key()))
+                    .collect(),
+                fdb: fdb
+                    .into_iter()
+                    .map(|entry| (entry.mac, entry))
+                    .collect::<BTreeMap<_, _>>()
+                    .into_values()
                     .collect(),
             }
         })
@@ -167,7 +203,7 @@ fn observed() -> impl Strategy<Value = Observed> {
 proptest! {
     #[test]
     fn the_desired_state_is_reached(desired in desired(), observed in observed()) {
-        let ownership = Ownership::default();
+        let ownership = ours();
         let plan = plan(&desired, &observed, &ownership);
         let after = apply(&plan, &observed);
         let blocked: BTreeSet<_> = plan.conflicts.iter().map(|c| c.desired.key()).collect();
@@ -180,11 +216,13 @@ proptest! {
         let ours: BTreeSet<_> =
             after.neighbours.iter().filter(|n| ownership.owns_neighbour(n)).collect();
         prop_assert_eq!(ours, wanted);
+        let there: BTreeSet<_> = after.fdb.iter().collect();
+        prop_assert_eq!(there, desired.fdb().collect::<BTreeSet<_>>());
     }
 
     #[test]
     fn nothing_foreign_is_touched(desired in desired(), observed in observed()) {
-        let ownership = Ownership::default();
+        let ownership = ours();
         let after = apply(&plan(&desired, &observed, &ownership), &observed);
         let foreign = |state: &Observed| -> (Vec<Route>, Vec<Neighbour>) {
             (
@@ -197,7 +235,7 @@ proptest! {
 
     #[test]
     fn a_second_plan_is_empty(desired in desired(), observed in observed()) {
-        let ownership = Ownership::default();
+        let ownership = ours();
         let after = apply(&plan(&desired, &observed, &ownership), &observed);
         let again = plan(&desired, &after, &ownership);
         prop_assert!(again.is_empty(), "{:?}", again);
@@ -208,7 +246,8 @@ proptest! {
         let same = Observed {
             routes: desired.routes().cloned().collect(),
             neighbours: desired.neighbours().cloned().collect(),
+            fdb: desired.fdb().cloned().collect(),
         };
-        prop_assert_eq!(plan(&desired, &same, &Ownership::default()), Plan::default());
+        prop_assert_eq!(plan(&desired, &same, &ours()), Plan::default());
     }
 }

@@ -177,7 +177,9 @@ impl Index {
         let filings = filings(&selector, &mut self.names, &|filing| {
             let parents = self.inherited.get(&filing).into_iter().flatten();
             let through = parents.map(|parent| self.parents[parent].classes.len());
-            self.own.get(&filing).map_or(0, Ids::len) + through.sum::<usize>()
+            let classes = self.own.get(&filing).map_or(0, Ids::len) + through.sum::<usize>();
+            // Classes to be tested now, and selectors to be tested with them on every new class.
+            classes + self.filed.get(&filing).map_or(0, Ids::len)
         });
         let candidates = match &filings {
             None => self.classes.ids().collect(),

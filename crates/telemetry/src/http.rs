@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 pub use listener::Listener;
-pub use site::{Reply, Site};
+pub use site::{Pending, Reply, Site};
 
 /// Answers on `listener` until `stop` resolves, then lets open requests finish and returns.
 ///
@@ -76,8 +76,8 @@ async fn next(
 /// Serves one connection; once the program stops, only a request that has begun.
 async fn answer(stream: Box<dyn Stream>, site: Arc<Site>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let response = site.response(request.method(), request.uri());
-        async { Ok::<_, Infallible>(response) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(request.method(), request.uri()).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)

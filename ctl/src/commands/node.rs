@@ -9,7 +9,7 @@ use margay_model::ipam::Block;
 use margay_model::key::Owner;
 use margay_store::Store;
 
-use super::Streams;
+use super::{Streams, bgp};
 use crate::agent::{self, Status};
 use crate::cli::Node;
 use crate::table::framed;
@@ -129,6 +129,7 @@ fn text(status: &Status) -> String {
         })
         .collect();
     out.push_str(&format!("\nEndpoints\n{}", framed(&ENDPOINTS, &rows)));
+    out.push_str(&bgp::peers(&status.bgp));
     out
 }
 

@@ -39,7 +39,7 @@ impl Open {
             Capability::FourOctetAs(asn) => Some(*asn),
             _ => None,
         });
-        let asn = long_as.unwrap_or(AsNumber(u32::from(short_as)));
+        let asn = long_as.unwrap_or_else(|| AsNumber(u32::from(short_as)));
         if asn.0 == 0 || (long_as.is_none() && asn == AS_TRANS) {
             return Err(Notification::new(Code::Open, 2));
         }

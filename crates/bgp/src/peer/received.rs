@@ -9,7 +9,7 @@ use margay_model::Cidr;
 
 use crate::attribute::Attributes;
 use crate::status::RestartState;
-use crate::table::Stale;
+use crate::table::Freshness;
 
 /// A peer's routes of a family.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub(crate) struct InRoute {
     /// Why it is not taken.
     pub(crate) rejection: Option<Rejection>,
     /// Whether it outlived its session.
-    pub(crate) stale: Stale,
+    pub(crate) stale: Freshness,
     /// Whether it was announced before the refresh that is under way.
     pub(crate) before_refresh: bool,
 }

@@ -44,11 +44,11 @@ pub enum Condition {
     /// hop.
     Owner(Arc<Owners>),
     /// The condition does not hold.
-    Not(Box<Condition>),
+    Not(Box<Self>),
     /// One of these holds.
-    Any(Vec<Condition>),
+    Any(Vec<Self>),
     /// All of these hold.
-    All(Vec<Condition>),
+    All(Vec<Self>),
 }
 
 /// How a prefix compares with another.
@@ -113,8 +113,8 @@ impl PrefixMatch {
     #[must_use]
     pub fn holds(&self, prefix: &Cidr) -> bool {
         let bounded = self.min.is_some() || self.max.is_some();
-        let min = self.min.unwrap_or(self.cidr.length());
-        let max = self.max.unwrap_or(self.cidr.family().width());
+        let min = self.min.unwrap_or_else(|| self.cidr.length());
+        let max = self.max.unwrap_or_else(|| self.cidr.family().width());
         let fits = !bounded || (min..=max).contains(&prefix.length());
         let family = prefix.family() == self.cidr.family();
         match self.operator {

@@ -44,6 +44,7 @@ pub struct Candidate<'a> {
 
 /// What a policy makes of a route.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "lives for a moment on the stack")]
 pub(crate) enum Outcome<'a> {
     /// The route is taken, with these attributes.
     Accept {
@@ -56,6 +57,12 @@ pub(crate) enum Outcome<'a> {
 }
 
 impl Policy {
+    /// Whether the policy takes a route, whatever it makes of its attributes.
+    #[must_use]
+    pub fn takes(&self, route: &Candidate<'_>) -> bool {
+        matches!(self.evaluate(route), Outcome::Accept { .. })
+    }
+
     /// Evaluates the policy.
     pub(crate) fn evaluate<'a>(&self, route: &Candidate<'a>) -> Outcome<'a> {
         let mut attributes = Cow::Borrowed(route.attributes);

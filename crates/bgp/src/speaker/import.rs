@@ -16,7 +16,7 @@ use crate::intern::Interner;
 use crate::message::{Announcement, Code, ErrorAction, Finding, Nlri, Notification, Update, cease};
 use crate::peer::{InRoute, Peer, PeerId, Rejection, Session};
 use crate::policy::{Candidate, Outcome, RouteSource};
-use crate::table::{PathSource, PeerSource, Stale, Table};
+use crate::table::{Freshness, PathSource, PeerSource, Table};
 
 /// What import depends on beside the route and the peer.
 struct Import<'a> {
@@ -97,7 +97,7 @@ impl Speaker {
     }
 
     /// Marks the routes of a peer's family, and weighs them as marked.
-    pub(super) fn mark_routes(&mut self, id: PeerId, family: Family, stale: Stale) {
+    pub(super) fn mark_routes(&mut self, id: PeerId, family: Family, stale: Freshness) {
         let Some((peer, mut import)) = self.import(id) else {
             return;
         };
@@ -225,7 +225,7 @@ impl Import<'_> {
             let route = InRoute {
                 attributes: Arc::clone(&attributes),
                 rejection: None,
-                stale: Stale::Fresh,
+                stale: Freshness::Fresh,
                 before_refresh: false,
             };
             if let Some(before) = received.routes.insert(key, route)
@@ -305,7 +305,7 @@ impl Import<'_> {
         if !usable(attributes.next_hop) || Some(attributes.next_hop.address) == local_address {
             return Err(Rejection::NextHop);
         }
-        if route.stale == Stale::LongLived && attributes.has_community(Community::NO_LLGR) {
+        if route.stale == Freshness::LongLived && attributes.has_community(Community::NO_LLGR) {
             return Err(Rejection::NotWantedStale);
         }
         let candidate = Candidate {
@@ -325,7 +325,7 @@ impl Import<'_> {
             None if source.external => return Err(Rejection::NoPolicy),
             None => std::borrow::Cow::Borrowed(&**attributes),
         };
-        if route.stale == Stale::LongLived {
+        if route.stale == Freshness::LongLived {
             taken.to_mut().add_community(Community::LLGR_STALE);
         }
         // RFC 8326 §4: what is about to go is used last.

@@ -8,7 +8,7 @@ use super::Speaker;
 use crate::config::{FAMILIES, PerFamily};
 use crate::event::{DownReason, Output};
 use crate::peer::{PeerId, Restart, Session};
-use crate::table::Stale;
+use crate::table::Freshness;
 
 /// Our own restart.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Speaker {
                 limit,
             };
             kept = true;
-            self.mark_routes(id, family, Stale::Stale);
+            self.mark_routes(id, family, Freshness::Stale);
         }
         kept
     }
@@ -112,7 +112,7 @@ impl Speaker {
         match (received.restart, long_lived) {
             (Restart::Waiting { .. }, Some(time)) => {
                 received.restart = Restart::LongLived { until: now + time };
-                self.mark_routes(id, family, Stale::LongLived);
+                self.mark_routes(id, family, Freshness::LongLived);
                 // RFC 9494 §4.2: those that must not be kept go at once.
                 self.forget_routes(id, family, |route| {
                     route
@@ -122,7 +122,7 @@ impl Speaker {
             }
             _ => {
                 received.restart = Restart::None;
-                self.forget_routes(id, family, |route| route.stale != Stale::Fresh);
+                self.forget_routes(id, family, |route| route.stale != Freshness::Fresh);
             }
         }
         self.forget_if_done(id);
@@ -137,7 +137,7 @@ impl Speaker {
         received.ended = true;
         if received.restart != Restart::None {
             received.restart = Restart::None;
-            self.forget_routes(id, family, |route| route.stale != Stale::Fresh);
+            self.forget_routes(id, family, |route| route.stale != Freshness::Fresh);
         }
     }
 

@@ -7,7 +7,7 @@ use super::Speaker;
 use crate::config::{Families, PerFamily};
 use crate::peer::{GroupId, Peer, PeerId};
 use crate::status::{AdvertisedRoute, PeerStatus, PrefixCounters, ReceivedRoute, TableEntry};
-use crate::table::Stale;
+use crate::table::Freshness;
 
 type Counts = BTreeMap<GroupId, (u32, BTreeMap<PeerId, u32>)>;
 
@@ -45,7 +45,7 @@ impl Speaker {
                     path_id: *path_id,
                     attributes: route.attributes.clone(),
                     rejected: route.rejection.as_ref().map(ToString::to_string),
-                    stale: route.stale != Stale::Fresh,
+                    stale: route.stale != Freshness::Fresh,
                 })
                 .collect(),
         )

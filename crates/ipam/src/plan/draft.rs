@@ -297,14 +297,16 @@ impl<'v> Draft<'v> {
     }
 
     fn handle_write(&self) -> Result<Option<Write>, IpamError> {
+        if self.assigned.is_empty() {
+            return Ok(None);
+        }
         let key = Key::Handle(self.demand.handle.to_owned());
         let (mut counted, revision) = match &self.view.handle {
             None => (Handle::default(), None),
             Some((counted, revision)) => (counted.clone(), Some(*revision)),
         };
-        if self.assigned.iter().all(|assigned| assigned.held_before) {
-            return Ok(None);
-        }
+        // What is held already is answered again, and the handle written anew for it: a release that was sent
+        // before, and may still be on its way, is too late then.
         for assigned in self
             .assigned
             .iter()

@@ -226,7 +226,7 @@ pub(crate) fn list_neighbours(v4: bool, proxy: bool, index: Option<u32>) -> Requ
     request(RouteNetlinkMessage::GetNeighbour(message), 0)
 }
 
-fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
+pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> Request {
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
     request
@@ -293,7 +293,7 @@ fn neighbour_head(neighbour: &Neighbour, index: u32) -> NeighbourMessage {
     message
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() {
         AddressFamily::Inet
     } else {

@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 
 use margay_endpoint::{Address, Mark, VethPair};
 use margay_route::{
-    GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Mac, Neighbour, NextHop, PROTOCOL, PROTOCOL_BOOT, Route,
-    Scope, TABLE_MAIN,
+    FdbEntry, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Mac, Neighbour, NextHop, PROTOCOL,
+    PROTOCOL_BOOT, Route, Scope, TABLE_MAIN, VXLAN_V4, Vxlan,
 };
 
 use super::*;
@@ -279,4 +279,106 @@ fn list_neighbours_of_the_cache_and_of_the_proxies() {
         1c000000 1e00 0100 00000000 00000000 # 28 bytes
         0a 000000 00000000 0000 08 00        # AF_INET6, NTF_PROXY; no filter is taken";
     assert_bytes(list_neighbours(false, true, Some(7)), expected);
+}
+
+fn vxlan(local: &str) -> Vxlan {
+    Vxlan {
+        name: VXLAN_V4.to_owned(),
+        vni: 4096,
+        port: 4789,
+        parent: "up0".to_owned(),
+        local: local.parse().unwrap(),
+        mac: Mac([0x66, 1, 2, 3, 4, 5]),
+        mtu: 1450,
+        address: "10.65.0.1".parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_vxlan_device_is_born_up_and_does_not_learn() {
+    let expected = "
+        84000000 1000 0106 00000000 00000000       # 132 bytes, RTM_NEWLINK, request|create|exclusive
+        00 00 0000 00000000 01000000 01000000      # ifinfomsg: IFF_UP, change mask IFF_UP
+        1100 0300 76786c616e2e63616c69636f00 000000 # IFLA_IFNAME vxlan.calico
+        0a00 0100 660102030405 0000                # IFLA_ADDRESS
+        0800 0400 aa050000                         # IFLA_MTU 1450
+        3c00 1200                                  # IFLA_LINKINFO, 60 bytes
+        0a00 0100 76786c616e00 0000                #   IFLA_INFO_KIND vxlan
+        2c00 0200                                  #   IFLA_INFO_DATA, 44 bytes
+        0800 0100 00100000                         #     IFLA_VXLAN_ID 4096
+        0800 0300 04000000                         #     IFLA_VXLAN_LINK 4
+        0800 0400 c0000201                         #     IFLA_VXLAN_LOCAL 192.0.2.1
+        0500 0700 00 000000                        #     IFLA_VXLAN_LEARNING 0
+        0600 0f00 12b5 0000                        #     IFLA_VXLAN_PORT 4789, big-endian";
+    assert_bytes(create_vxlan(&vxlan("192.0.2.1"), 4), expected);
+    let expected = "
+        90000000 1000 0106 00000000 00000000
+        00 00 0000 00000000 01000000 01000000
+        1100 0300 76786c616e2e63616c69636f00 000000
+        0a00 0100 660102030405 0000
+        0800 0400 aa050000
+        4800 1200
+        0a00 0100 76786c616e00 0000
+        3800 0200
+        0800 0100 00100000
+        0800 0300 04000000
+        1400 1100 20010db800000000 0000000000000001 #     IFLA_VXLAN_LOCAL6 2001:db8::1
+        0500 0700 00 000000
+        0600 0f00 12b5 0000";
+    assert_bytes(create_vxlan(&vxlan("2001:db8::1"), 4), expected);
+}
+
+#[test]
+fn links_are_amended_and_addresses_deleted() {
+    let expected = "
+        34000000 1300 0100 00000000 00000000  # 52 bytes, RTM_SETLINK, request
+        00 00 0000 07000000 01000000 01000000 # index 7, IFF_UP, change mask IFF_UP
+        0a00 0100 660102030405 0000           # IFLA_ADDRESS
+        0800 0400 aa050000                    # IFLA_MTU 1450";
+    let mac = Mac([0x66, 1, 2, 3, 4, 5]);
+    assert_bytes(amend_link(7, Some(mac), 1450), expected);
+    let expected = "
+        28000000 1300 0100 00000000 00000000  # 40 bytes, RTM_SETLINK, request
+        00 00 0000 07000000 00000000 00000000 # index 7, no flag is changed
+        0800 0400 aa050000                    # IFLA_MTU 1450";
+    assert_bytes(set_mtu(7, 1450), expected);
+    let expected = "
+        20000000 1500 0100 00000000 00000000 # 32 bytes, RTM_DELADDR, request
+        02 20 00 00 07000000                 # ifaddrmsg: AF_INET, /32, index 7
+        0800 0200 0a410001                   # IFA_LOCAL 10.65.0.1";
+    assert_bytes(delete_address(7, net("10.65.0.1/32")), expected);
+}
+
+#[test]
+fn forwarding_entries_are_the_devices_own() {
+    let entry = FdbEntry {
+        interface: VXLAN_V4.to_owned(),
+        mac: Mac([0x66, 1, 2, 3, 4, 5]),
+        destination: "192.0.2.2".parse().unwrap(),
+    };
+    let expected = "
+        30000000 1c00 0105 00000000 00000000 # 48 bytes, RTM_NEWNEIGH, request|create|replace
+        07 000000 07000000 8000 02 00        # ndmsg: AF_BRIDGE, index 7, NUD_PERMANENT, NTF_SELF
+        0a00 0200 660102030405 0000          # NDA_LLADDR
+        0800 0100 c0000202                   # NDA_DST 192.0.2.2";
+    assert_bytes(set_fdb(&entry, 7), expected);
+    let expected = "
+        30000000 1d00 0100 00000000 00000000 # 48 bytes, RTM_DELNEIGH, request
+        07 000000 07000000 0000 02 00
+        0a00 0200 660102030405 0000
+        0800 0100 c0000202";
+    assert_bytes(delete_fdb(&entry, 7), expected);
+    let expected = "
+        1c000000 1e00 0100 00000000 00000000 # 28 bytes, RTM_GETNEIGH, request
+        07 000000 07000000 0000 00 00        # ndmsg: AF_BRIDGE, index 7";
+    assert_bytes(list_fdb(7), expected);
+}
+
+#[test]
+fn a_namespaces_number_is_asked_by_descriptor() {
+    let expected = "
+        1c000000 5a00 0100 00000000 00000000 # 28 bytes, RTM_GETNSID, request
+        00 000000                            # rtgenmsg: unspec
+        0800 0300 00000000                   # NETNSA_FD 0, standard input's";
+    assert_bytes(get_nsid(std::io::stdin().as_fd()), expected);
 }

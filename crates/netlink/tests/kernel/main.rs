@@ -8,3 +8,4 @@ mod fixture;
 mod monitor;
 mod namespace;
 mod table;
+mod tunnel;

@@ -281,3 +281,77 @@ async fn listing_is_filtered_by_table_and_interface() {
             .all(|route| route.interfaces().all(|name| name == "cali1"))
     );
 }
+
+/// So many blocks by way of the uplink, as in a cluster of a thousand nodes and more.
+fn blocks(count: u32) -> Desired {
+    let mut desired = Desired::default();
+    for number in 0..count {
+        let address = std::net::Ipv4Addr::from(0x0a80_0000 + (number << 6));
+        let dst = net(&format!("{address}/26"));
+        let route = Route::via(dst, "192.0.2.2".parse().unwrap(), "up0", PROTOCOL);
+        desired.insert_route(route).unwrap();
+    }
+    desired
+}
+
+#[tokio::test]
+async fn forty_thousand_routes_go_in_and_out_in_one_plan() {
+    const COUNT: u32 = 40_000;
+    let host = host();
+    let netlink = host.netlink();
+    let interfaces = netlink.interfaces().await.unwrap();
+    let ownership = Ownership::default();
+    for desired in [blocks(COUNT), Desired::default()] {
+        let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces)
+            .await
+            .unwrap();
+        let plan = plan(&desired, &observed, &ownership);
+        assert_eq!(plan.steps.len(), COUNT as usize);
+        let began = std::time::Instant::now();
+        let outcome = table::apply(&netlink, &plan, &interfaces).await;
+        println!("{} steps in {:?}", outcome.changes, began.elapsed());
+        assert_eq!(outcome.changes, COUNT as usize);
+        assert!(outcome.failures.is_empty());
+    }
+    let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces)
+        .await
+        .unwrap();
+    assert!(
+        observed
+            .routes
+            .iter()
+            .all(|route| route.protocol != PROTOCOL)
+    );
+}
+
+#[tokio::test]
+async fn refusals_amid_many_steps_are_told_one_by_one() {
+    let host = host();
+    let netlink = host.netlink();
+    let interfaces = netlink.interfaces().await.unwrap();
+    let mut steps = Vec::new();
+    for route in blocks(300).routes() {
+        steps.push(Step::AddRoute(route.clone()));
+    }
+    // No link leads to this gateway.
+    let gateway = "203.0.113.1".parse().unwrap();
+    let far = |text: &str| Step::AddRoute(Route::via(net(text), gateway, "up0", PROTOCOL));
+    steps.insert(5, far("10.1.0.0/26"));
+    steps.insert(200, far("10.1.0.64/26"));
+    steps.push(far("10.1.0.128/26"));
+    let plan = Plan {
+        steps,
+        conflicts: Vec::new(),
+    };
+    let outcome = table::apply(&netlink, &plan, &interfaces).await;
+    assert_eq!(outcome.changes, 300);
+    let told: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "adding the route to 10.1.0.0/26 over up0",
+            "adding the route to 10.1.0.64/26 over up0",
+            "adding the route to 10.1.0.128/26 over up0",
+        ]
+    );
+}

@@ -25,7 +25,7 @@ impl Filing {
 /// Labels one of which has to be there for the selector to hold, each with a reference taken; `None`
 /// where it can hold without any.
 ///
-/// Where a selector needs several, those are chosen that the fewest classes have, as `count` says.
+/// Where a selector needs several, those are chosen that cost the fewest tests, as `count` says.
 pub(super) fn filings(
     selector: &Selector,
     names: &mut Interner,

@@ -1,6 +1,7 @@
 //! What a server answers, as a pure function of the request and the program's state.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -18,9 +19,15 @@ pub struct Site {
     health: Option<Health>,
     registry: Option<Arc<Registry>>,
     routes: Option<Box<Routes>>,
+    questions: Option<Box<Questions>>,
 }
 
 type Routes = dyn Fn(&str, Option<&str>) -> Option<Reply> + Send + Sync;
+
+type Questions = dyn Fn(&str, Option<&str>) -> Option<Pending> + Send + Sync;
+
+/// A reply that another task has to be asked for.
+pub type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// A program's own answer, sent as JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +76,27 @@ impl Site {
         self
     }
 
-    pub(super) fn response(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+    /// Answers the program's paths for which another of its tasks has to be asked; `None` means that the
+    /// path is none of these.
+    #[must_use]
+    pub fn questions<F>(mut self, questions: F) -> Self
+    where
+        F: Fn(&str, Option<&str>) -> Option<Pending> + Send + Sync + 'static,
+    {
+        self.questions = Some(Box::new(questions));
+        self
+    }
+
+    pub(super) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+        let asks = *method == Method::GET || *method == Method::HEAD;
+        let questions = self.questions.as_ref().filter(|_| asks);
+        match questions.and_then(|questions| questions(uri.path(), uri.query())) {
+            Some(pending) => reply(pending.await),
+            None => self.response(method, uri),
+        }
+    }
+
+    fn response(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
             let body = json!({ "error": format!("{method} is not allowed, only GET and HEAD") });
             let mut response = document(StatusCode::METHOD_NOT_ALLOWED, &body);
@@ -88,11 +115,7 @@ impl Site {
 
     fn own(&self, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
         match self.routes.as_ref().and_then(|routes| routes(path, query)) {
-            Some(Reply { status, body }) => {
-                let status =
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                document(status, &body)
-            }
+            Some(answer) => reply(answer),
             None => {
                 let body = json!({ "error": format!("there is nothing at {path}") });
                 document(StatusCode::NOT_FOUND, &body)
@@ -107,8 +130,14 @@ impl fmt::Debug for Site {
             .field("health", &self.health.is_some())
             .field("metrics", &self.registry.is_some())
             .field("routes", &self.routes.is_some())
+            .field("questions", &self.questions.is_some())
             .finish()
     }
+}
+
+fn reply(answer: Reply) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    document(status, &answer.body)
 }
 
 fn verdict(report: &HealthReport) -> Response<Full<Bytes>> {

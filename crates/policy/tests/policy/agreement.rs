@@ -1,13 +1,10 @@
 //! However the state came about, the calculation is the same; and it means what the evaluator says.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::interpreter::interpret;
-use common::{Change, NODE, Store, change, packet, take};
+use crate::common::interpreter::interpret;
+use crate::common::random::{change, neighbourhood, packet, policy_for_all, rules};
+use crate::common::{Change, NODE, Store, take};
 use margay_policy::evaluator::{Direction, HostStage, Place, decide};
 use margay_policy::{Calculator, Delta, Desired, SetChange};
 use proptest::prelude::*;
@@ -145,6 +142,34 @@ proptest! {
         reversed.reverse();
         prop_assert_eq!(&desired, &anew(&reversed).0);
         prop_assert!(calculator.flush().is_empty());
+    }
+
+    #[test]
+    fn every_rule_means_what_the_evaluator_says(
+        rules in rules(),
+        namespaced in any::<bool>(),
+        packets in prop::collection::vec(packet(), 60),
+    ) {
+        let mut store = Store::default();
+        neighbourhood().iter().for_each(|change| store.take(change));
+        store.take(&policy_for_all(namespaced, rules));
+        store.keep_readable();
+        let (desired, _) = anew(&store.changes());
+        let state = store.state();
+        prop_assert!(desired.workloads.len() == 3);
+        for id in desired.workloads.keys() {
+            let place = Place::Workload(id.clone());
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for packet in &packets {
+                    let decision = decide(&state, &place, direction, packet).unwrap();
+                    let found = interpret(&desired, &place, direction, packet);
+                    prop_assert_eq!(
+                        found, Some(decision.verdict),
+                        "{:?} {:?} {:?}: {:?}", place, direction, packet, decision.steps
+                    );
+                }
+            }
+        }
     }
 
     #[test]

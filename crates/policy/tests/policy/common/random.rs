@@ -1,113 +1,14 @@
-//! Random clusters, their changes, and an interpreter of what is calculated.
+//! Random clusters, their changes, and packets among their addresses.
 
-pub(crate) mod interpreter;
-
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use margay_model::{AnyResource, Key, Kind};
-use margay_policy::evaluator::{Packet, State};
-use margay_policy::{Calculator, ServicePort};
+use margay_model::Kind;
+use margay_policy::ServicePort;
+use margay_policy::evaluator::Packet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The node whose state is calculated.
-pub(crate) const NODE: &str = "n1";
-
-/// A change of the store, or of the services.
-#[derive(Clone, Debug)]
-pub(crate) enum Change {
-    Put(Key, Value),
-    Delete(Key),
-    Service(String, Option<Vec<ServicePort>>),
-}
-
-/// The whole of a store.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Store {
-    pub(crate) values: BTreeMap<Key, Value>,
-    pub(crate) services: BTreeMap<String, Vec<ServicePort>>,
-}
-
-impl Store {
-    pub(crate) fn take(&mut self, change: &Change) {
-        match change {
-            Change::Put(key, value) => drop(self.values.insert(key.clone(), value.clone())),
-            Change::Delete(key) => drop(self.values.remove(key)),
-            Change::Service(name, Some(ports)) => {
-                self.services.insert(name.clone(), ports.clone());
-            }
-            Change::Service(name, None) => drop(self.services.remove(name)),
-        }
-    }
-
-    /// All of it as changes.
-    pub(crate) fn changes(&self) -> Vec<Change> {
-        let values = self.values.iter();
-        let values = values.map(|(key, value)| Change::Put(key.clone(), value.clone()));
-        let services = self.services.iter();
-        values
-            .chain(services.map(|(name, ports)| Change::Service(name.clone(), Some(ports.clone()))))
-            .collect()
-    }
-
-    /// Leaves only what can be read.
-    pub(crate) fn keep_readable(&mut self) {
-        self.values
-            .retain(|_, value| AnyResource::from_value(value.clone()).is_ok());
-    }
-
-    /// The state that the evaluator takes. Values that cannot be read are left out.
-    pub(crate) fn state(&self) -> State {
-        let values = self.values.iter();
-        let resources = values.filter_map(|(key, value)| {
-            AnyResource::from_value(value.clone())
-                .ok()
-                .map(|resource| (key.clone(), resource))
-        });
-        State {
-            resources: resources.collect(),
-            services: self.services.clone(),
-            ..State::default()
-        }
-    }
-}
-
-pub(crate) fn take(calculator: &mut Calculator, change: &Change) {
-    match change {
-        Change::Put(key, value) => {
-            calculator.update_bytes(key, Some(&serde_json::to_vec(value).unwrap()));
-        }
-        Change::Delete(key) => calculator.update_bytes(key, None),
-        Change::Service(name, ports) => {
-            let (namespace, name) = name.split_once('/').unwrap();
-            calculator.set_service(namespace, name, ports.clone());
-        }
-    }
-}
-
-/// A resource as it is stored, with its key.
-pub(crate) fn resource(
-    kind: Kind,
-    namespace: Option<&str>,
-    name: &str,
-    labels: Value,
-    spec: Value,
-) -> Change {
-    let mut metadata = json!({"name": name, "labels": labels});
-    if let Some(namespace) = namespace {
-        metadata["namespace"] = json!(namespace);
-    }
-    let key = Key::Resource {
-        kind,
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-    };
-    Change::Put(
-        key,
-        json!({"kind": kind.name(), "metadata": metadata, "spec": spec}),
-    )
-}
+use super::{Change, resource};
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const V4: [&str; 6] = [
@@ -234,23 +135,22 @@ fn entity(with_ports: bool) -> BoxedStrategy<Value> {
         now_and_then(p, ports()),
         now_and_then(p / 3.0, ports()),
     );
-    (selected, numbered)
-        .prop_map(
-            |((selector, not, on, accounts, services), (nets, not_nets, ports, not_ports))| {
-                let mut entity = json!({});
-                set(&mut entity, "selector", selector);
-                set(&mut entity, "notSelector", not);
-                set(&mut entity, "namespaceSelector", on);
-                set(&mut entity, "serviceAccounts", accounts);
-                set(&mut entity, "services", services);
-                set(&mut entity, "nets", nets);
-                set(&mut entity, "notNets", not_nets);
-                set(&mut entity, "ports", ports);
-                set(&mut entity, "notPorts", not_ports);
-                entity
-            },
-        )
-        .boxed()
+    let entity = (selected, numbered).prop_map(
+        |((selector, not, on, accounts, services), (nets, not_nets, ports, not_ports))| {
+            let mut entity = json!({});
+            set(&mut entity, "selector", selector);
+            set(&mut entity, "notSelector", not);
+            set(&mut entity, "namespaceSelector", on);
+            set(&mut entity, "serviceAccounts", accounts);
+            set(&mut entity, "services", services);
+            set(&mut entity, "nets", nets);
+            set(&mut entity, "notNets", not_nets);
+            set(&mut entity, "ports", ports);
+            set(&mut entity, "notPorts", not_ports);
+            entity
+        },
+    );
+    prop_oneof![1 => Just(json!({})), 1 => entity].boxed()
 }
 
 fn rule() -> BoxedStrategy<Value> {
@@ -286,7 +186,7 @@ fn rule() -> BoxedStrategy<Value> {
                 now_and_then(p, icmp()),
                 now_and_then(p / 2.0, icmp()),
                 prop_oneof![
-                    40 => Just(None),
+                    400 => Just(None),
                     1 => Just(Some(("http", json!({"methods": ["GET"]})))),
                     1 => Just(Some(("ipVersion", json!(5)))),
                     1 => Just(Some(("action", json!("Permit")))),
@@ -631,4 +531,106 @@ pub(crate) fn packet() -> impl Strategy<Value = Packet> {
                 }
             },
         )
+}
+
+/// Rules for [`policy_for_all`].
+pub(crate) fn rules() -> impl Strategy<Value = Vec<Value>> {
+    prop::collection::vec(rule(), 1..5)
+}
+
+/// A policy with these rules in both directions, for all workloads of a namespace or of all.
+pub(crate) fn policy_for_all(namespaced: bool, rules: Vec<Value>) -> Change {
+    let (kind, namespace) = match namespaced {
+        true => (Kind::NetworkPolicy, Some("a")),
+        false => (Kind::GlobalNetworkPolicy, None),
+    };
+    let spec = json!({"types": ["Ingress", "Egress"], "ingress": rules, "egress": rules});
+    resource(kind, namespace, "p", json!({}), spec)
+}
+
+/// Endpoints, network sets, profiles and services that rules can speak of; three workloads are local.
+pub(crate) fn neighbourhood() -> Vec<Change> {
+    let profile = |name, labels| {
+        let allow = json!([{"action": "Allow"}]);
+        let spec = json!({"ingress": allow, "egress": allow, "labelsToApply": labels});
+        resource(Kind::Profile, None, name, json!({}), spec)
+    };
+    let workload = |node, namespace, number, labels, addresses: &[&str], account, ports| {
+        let spec = json!({
+            "node": node, "interfaceName": format!("cali{number}"), "ipNetworks": addresses,
+            "profiles": [format!("kns.{namespace}"), format!("ksa.{namespace}.{account}")],
+            "serviceAccountName": account, "ports": ports,
+        });
+        let name = format!("{node}-k8s-w{number}-eth0");
+        resource(Kind::WorkloadEndpoint, Some(namespace), &name, labels, spec)
+    };
+    let http = json!([{"name": "http", "protocol": "TCP", "port": 80}]);
+    let dns = json!([{"name": "dns", "protocol": "UDP", "port": 53},
+        {"name": "http", "protocol": "TCP", "port": 5000}, {"name": "", "port": 1}]);
+    let (web, db) = (json!({"app": "web", "role": "front"}), json!({"app": "db"}));
+    let served = |address: &str, port| ServicePort {
+        address: address.parse().unwrap(),
+        protocol: 6,
+        port,
+    };
+    let service = |name: &str, ports| Change::Service(name.to_owned(), Some(ports));
+    vec![
+        profile("kns.a", json!({"pcns.env": "prod"})),
+        profile("kns.b", json!({"pcns.env": "dev"})),
+        profile("ksa.a.x", json!({"pcsa.team": "core"})),
+        profile("ksa.b.y", json!({})),
+        workload(
+            "n1",
+            "a",
+            1,
+            web.clone(),
+            &["10.0.0.1/32", "fd00::1/128"],
+            "x",
+            http,
+        ),
+        workload("n1", "a", 2, db.clone(), &["10.0.0.2/32"], "y", json!([])),
+        workload(
+            "n1",
+            "b",
+            3,
+            web,
+            &["10.0.0.3/32", "fd00::2/128"],
+            "y",
+            dns.clone(),
+        ),
+        workload(
+            "n2",
+            "b",
+            4,
+            json!({"role": "back"}),
+            &["10.0.1.1/32"],
+            "x",
+            dns,
+        ),
+        resource(
+            Kind::NetworkSet,
+            Some("a"),
+            "s",
+            db,
+            json!({"nets": ["192.0.2.0/28"]}),
+        ),
+        // An address that is a workload's, too.
+        resource(
+            Kind::GlobalNetworkSet,
+            None,
+            "t",
+            json!({"role": "front"}),
+            json!({"nets": ["10.0.0.2", "2001:db8::/32"]}),
+        ),
+        resource(
+            Kind::HostEndpoint,
+            None,
+            "h",
+            json!({"app": "web"}),
+            json!({"node": "n2", "expectedIPs": ["192.0.2.9"],
+                "ports": [{"name": "http", "protocol": "TCP", "port": 443}]}),
+        ),
+        service("a/s", vec![served("10.0.0.1", 80), served("10.0.1.1", 443)]),
+        service("b/s", vec![served("10.0.0.3", 5000)]),
+    ]
 }
