@@ -338,12 +338,12 @@ impl<'s, S: Store> Allocator<'s, S> {
     /// Whether a commit whose fate is unknown was applied: an owner's timestamp is as good as a nonce.
     async fn took_effect(&self, commit: &Commit, demand: &Demand<'_>) -> Result<bool, IpamError> {
         // What was held before tells nothing of this commit.
-        let mut made = commit
+        let made: Vec<&Assigned> = commit
             .assigned
             .iter()
             .filter(|it| !it.held_before)
-            .peekable();
-        if made.peek().is_none() {
+            .collect();
+        if made.is_empty() {
             return Ok(false);
         }
         for assigned in made {
