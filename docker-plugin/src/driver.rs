@@ -4,6 +4,7 @@ mod endpoint;
 mod ipam;
 mod network;
 mod outside;
+mod publish;
 
 use std::fs::File;
 use std::io::Read as _;

@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use common::{NOW, addresses, node, pool, release, request, want};
 use margay_ipam_core::release::Address;
-use margay_ipam_core::{Allocator, Assignment, IpamError, NoCompanion, Refusal, Request, Want};
+use margay_ipam_core::reservation::Reservations;
+use margay_ipam_core::{
+    Allocator, Assignment, IpamError, Limits, NoCompanion, Refusal, Request, Want,
+};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Block, IpamConfig};
 use margay_model::key::Owner;
 use margay_model::resource::pool::{AllowedUse, AssignmentMode, IPReservation, IPReservationSpec};
@@ -878,5 +881,82 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
     assert!(
         bytes < 20_000,
         "{bytes} bytes were read to claim a block among 10,000 addresses"
+    );
+}
+
+async fn choose(memory: &Memory, node: &str, limits: &Limits) -> Result<Assignment, IpamError> {
+    let request = request(node, "unassigned", vec![want(Family::V4)]);
+    Allocator::new(memory).choose(&request, limits).await
+}
+
+#[tokio::test]
+async fn what_is_chosen_is_not_assigned_but_its_block_is_claimed() {
+    let memory = cluster();
+    let limits = Limits::default();
+    let first = addresses(choose(&memory, "n1", &limits).await);
+    let [held] = &blocks(&memory).await[..] else {
+        panic!("one block is expected")
+    };
+    assert_eq!(held.affinity.as_deref(), Some("host:n1"));
+    assert!(margay_ipam_core::block::is_empty(held));
+    assert!(
+        memory
+            .list(&Prefix::Handles)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+    // Again, and by another node: nobody is led to the same address but the node itself.
+    assert_eq!(addresses(choose(&memory, "n1", &limits).await), first);
+    assert_ne!(addresses(choose(&memory, "n2", &limits).await), first);
+    let exact = Want::Exact(first[0].parse().unwrap());
+    let assigned = assign(&memory, &request("n1", "h", vec![exact])).await;
+    assert_eq!(addresses(assigned), first);
+    assert_ne!(addresses(choose(&memory, "n1", &limits).await), first);
+}
+
+#[tokio::test]
+async fn what_others_are_about_to_take_is_not_chosen() {
+    let memory = cluster();
+    let mut limits = Limits::default();
+    for _ in 0..70 {
+        let chosen = addresses(choose(&memory, "n1", &limits).await);
+        let chosen = chosen[0].parse().unwrap();
+        assert!(!limits.without.contains(&chosen), "{chosen} twice");
+        limits.without.push(chosen);
+    }
+    assert_eq!(blocks(&memory).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_range_limits_addresses_and_claims() {
+    let memory = cluster();
+    for (range, count) in [("192.168.3.0/28", 16), ("192.168.77.128/25", 128)] {
+        let range: Cidr = range.parse().unwrap();
+        let mut limits = Limits {
+            within: Some(range),
+            without: Vec::new(),
+        };
+        for _ in 0..count {
+            let chosen = addresses(choose(&memory, "n1", &limits).await);
+            let chosen = chosen[0].parse().unwrap();
+            assert!(
+                range.contains(chosen) && !limits.without.contains(&chosen),
+                "{chosen}"
+            );
+            limits.without.push(chosen);
+        }
+        let refused = choose(&memory, "n1", &limits).await;
+        assert!(
+            matches!(refused, Err(IpamError::NoAddress { .. })),
+            "{refused:?}"
+        );
+    }
+    let all = blocks(&memory).await;
+    let claimed: Vec<String> = all.iter().map(|block| block.cidr.to_string()).collect();
+    assert_eq!(
+        claimed,
+        ["192.168.3.0/26", "192.168.77.128/26", "192.168.77.192/26"]
     );
 }

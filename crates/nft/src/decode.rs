@@ -192,6 +192,15 @@ fn expression(name: &str, from: Attributes<'_>) -> Option<Expression> {
                 ports,
             }
         }
+        "nat" if from.be32(NFTA_NAT_TYPE)? == NFT_NAT_DNAT => {
+            let flags = from.be32(NFTA_NAT_FLAGS)? & !NF_NAT_RANGE_MAP_IPS;
+            (flags == NF_NAT_RANGE_PROTO_SPECIFIED).then_some(())?;
+            Expression::DestinationNat {
+                family: from.be32(NFTA_NAT_FAMILY)?,
+                address: register(NFTA_NAT_REG_ADDR_MIN)?,
+                port: register(NFTA_NAT_REG_PROTO_MIN)?,
+            }
+        }
         "reject" => match (from.be32(NFTA_REJECT_TYPE)?, from.u8(NFTA_REJECT_ICMP_CODE)) {
             (NFT_REJECT_TCP_RST, _) => Expression::Reject(Reject::TcpReset),
             (NFT_REJECT_ICMPX_UNREACH, Some(NFT_REJECT_ICMPX_ADMIN_PROHIBITED)) => {

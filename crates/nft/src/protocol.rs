@@ -154,6 +154,7 @@ pub(crate) const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
 pub(crate) const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
 pub(crate) const NFTA_NAT_FLAGS: u16 = 7;
 pub(crate) const NFT_NAT_SNAT: u32 = 0;
+pub(crate) const NFT_NAT_DNAT: u32 = 1;
 /// The kernel sets it where an address is given.
 pub(crate) const NF_NAT_RANGE_MAP_IPS: u32 = 1;
 pub(crate) const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;

@@ -22,7 +22,7 @@ pub(super) fn write(item: &mut Encoder, expression: &Expression) {
         Expression::ConnectionsOver(_) => "connlimit",
         Expression::Notrack => "notrack",
         Expression::Masquerade { .. } => "masq",
-        Expression::SourceNat { .. } => "nat",
+        Expression::SourceNat { .. } | Expression::DestinationNat { .. } => "nat",
         Expression::Reject(_) => "reject",
         // Only ever read; the kernel refuses to add it.
         Expression::Foreign(name) => name,
@@ -143,6 +143,17 @@ fn operands(to: &mut Encoder, expression: &Expression) {
                 to.be32(NFTA_NAT_REG_PROTO_MAX, number_of(*high));
             }
             to.be32(NFTA_NAT_FLAGS, nat_flags(ports.is_some()));
+        }
+        Expression::DestinationNat {
+            family,
+            address,
+            port,
+        } => {
+            to.be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
+            to.be32(NFTA_NAT_FAMILY, *family);
+            to.be32(NFTA_NAT_REG_ADDR_MIN, number_of(*address));
+            to.be32(NFTA_NAT_REG_PROTO_MIN, number_of(*port));
+            to.be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
         }
         Expression::Reject(Reject::Prohibited) => {
             to.be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);

@@ -287,4 +287,22 @@ fn chains(table: &mut Table) {
         priority: 110,
     };
     table.put_chain("nat-post", Chain::base(base, nat));
+    let forwards = [(Family::V4, "10.1.0.2"), (Family::V6, "fd00::2")];
+    let forwards = forwards.map(|(family, address)| {
+        Rule::new([
+            Statement::Family(family),
+            Statement::protocol(6),
+            Statement::is(Field::Port(Side::Destination), 8080_u16.to_be_bytes()),
+            Statement::DestinationNat {
+                address: address.parse().unwrap(),
+                port: 80,
+            },
+        ])
+    });
+    let base = Base {
+        kind: ChainKind::Nat,
+        hook: Hook::Prerouting,
+        priority: -90,
+    };
+    table.put_chain("nat-pre", Chain::base(base, forwards));
 }
