@@ -5,6 +5,7 @@
 
 mod addresses;
 mod failure;
+mod gate;
 mod held;
 mod hints;
 mod keys;
@@ -18,6 +19,7 @@ mod turn;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
+pub use gate::{Failure, Gate, could_assign, could_record};
 pub use held::{check_addresses, give_back_leaks, is_old};
 pub use hints::Hints;
 pub use keys::{
