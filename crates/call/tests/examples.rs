@@ -51,10 +51,10 @@ fn all_are_accepted() {
     assert!(seen >= 4, "only {seen} configurations were found");
 }
 
-/// Every key that Calico's network plugin reads on Linux, each with a value that it may have.
+/// Every key that Calico's network plugin reads, each with a value that it may have; the last line is Windows'.
 #[test]
 fn every_key_of_calico_is_accepted() {
-    let conf = serde_json::json!({
+    let conf = r#"{
         "cniVersion": "0.3.1", "name": "k8s-pod-network", "type": "calico",
         "ipam": {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false",
             "ipv4_pools": ["10.0.0.0/24", "default-ipv4-ippool"], "ipv6_pools": []},
@@ -75,10 +75,9 @@ fn every_key_of_calico_is_accepted() {
             "labels": {"labels": [{"key": "k", "value": "v"}]}}}},
         "device_type": "veth", "dataplane_options": {}, "readiness_gates": [],
         "policy_setup_timeout_seconds": 0, "endpoint_status_dir": "/var/run/calico/endpoint-status",
-        // Of Windows; on Linux they say nothing to Calico either.
-        "mode": "vxlan", "vxlan_mac_prefix": "0E-2A", "vxlan_vni": 4096, "windows_use_single_network": true,
-    });
-    let conf = NetConf::parse(conf.to_string().as_bytes()).unwrap();
+        "mode": "vxlan", "vxlan_mac_prefix": "0E-2A", "vxlan_vni": 4096, "windows_use_single_network": true
+    }"#;
+    let conf = NetConf::parse(conf.as_bytes()).unwrap();
     let read = Settings::read(&conf, &|_| None);
     assert!(read.is_ok(), "{read:?}");
 }
