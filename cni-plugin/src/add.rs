@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Adding, Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random, request,
+    Adding, Failure, Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random,
+    request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
@@ -29,7 +30,7 @@ use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
-use crate::record::{Failure, Recording, claim, commit_alone, delegated_to};
+use crate::record::{Recording, claim, commit_alone, delegated_to};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]

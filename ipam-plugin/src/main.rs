@@ -7,18 +7,17 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Adding, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
-    datastore_ready, environment, from_ipam, from_store, give_back_leaks, not_available, now, open,
+    Adding, Failure, Gate, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
+    could_assign, environment, from_ipam, from_store, give_back_leaks, not_available, now, open,
     overtaking, quarantine, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
-use margay_ipam_core::allocator::{Companion, Proceed};
-use margay_ipam_core::{Allocator, Assigned, Assignment, IpamError};
+use margay_ipam_core::{Allocator, Assigned, Assignment};
 use margay_journal as journal;
-use margay_model::{Key, Kind};
+use margay_model::Key;
 use margay_plugin::{Level, Plugin, log, progress};
-use margay_store::{Answer, Read, Store, Write};
+use margay_store::{Read, Store};
 
 /// The plugin.
 #[derive(Debug)]
@@ -69,41 +68,6 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
     margay_plugin::run(&Ipam)
-}
-
-/// Refuses while the store is locked; reads that in the allocator's own round trip.
-#[derive(Debug)]
-struct Gate;
-
-/// An error of a call, from whichever side.
-#[derive(Debug)]
-struct Failure(Error);
-
-impl From<IpamError> for Failure {
-    fn from(error: IpamError) -> Self {
-        Self(from_ipam(&error))
-    }
-}
-
-impl Companion for Gate {
-    type Error = Failure;
-
-    fn reads(&self) -> Vec<Read> {
-        vec![Read::Get(Key::resource(
-            Kind::ClusterInformation,
-            "default",
-        ))]
-    }
-
-    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
-        let cluster = answers.first().and_then(|answer| answer.entries.first());
-        datastore_ready(cluster).map_err(Failure)?;
-        Ok(Proceed::Go)
-    }
-
-    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        Ok(Vec::new())
-    }
 }
 
 async fn add(call: &Request) -> Result<ResultDoc, Error> {
@@ -257,16 +221,7 @@ async fn status(call: &Request) -> Result<(), Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name().map_err(not_available)?;
     let store = open(&settings)?;
-    progress(format!("waiting for {}", store.describe()));
-    let cluster = store
-        .get(&Key::resource(Kind::ClusterInformation, "default"))
-        .await
-        .map_err(|error| not_available(from_store(&error)))?;
-    datastore_ready(cluster.as_ref()).map_err(not_available)?;
-    let hints = Hints::of(call.conf.raw(), &node).read();
-    let wanted = request(call, &node, hints, now())?;
-    let could = Allocator::new(&store).could_assign(&wanted).await;
-    could.map_err(|error| not_available(from_ipam(&error)))
+    could_assign(call, &store, &node).await
 }
 
 /// Link-local, so that it stands on every interface of the host and nobody routes it.

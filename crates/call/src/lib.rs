@@ -6,6 +6,7 @@
 mod adding;
 mod addresses;
 mod failure;
+mod gate;
 mod held;
 mod hints;
 mod keys;
@@ -20,6 +21,7 @@ mod turn;
 pub use adding::{Adding, attachment, overtaking};
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, quarantine, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
+pub use gate::{Failure, Gate, could_assign, could_record};
 pub use held::{attachment_of, check_addresses, give_back_leaks, is_old, recorded};
 pub use hints::Hints;
 pub use keys::{

@@ -252,23 +252,28 @@ impl<'s, S: Store> Allocator<'s, S> {
         }
     }
 
-    /// Whether [`Allocator::assign`] would succeed now, without writing anything.
+    /// Whether [`Allocator::assign`] would succeed now, without writing anything. The companion is asked for its
+    /// reads and its opinion, not for writes.
     ///
     /// # Errors
     /// What it would answer.
-    pub async fn could_assign(&self, request: &Request) -> Result<(), IpamError> {
+    pub async fn could_assign<C: Companion>(
+        &self,
+        request: &Request,
+        companion: &mut C,
+    ) -> Result<(), C::Error> {
         let owner = owner_facts(request);
         let demand = demand(request, &owner);
         let mut view = View::default();
         let reads = plan::first_reads(&demand, &request.hints);
-        self.begin(&mut view, demand.node, reads, &mut NoCompanion)
-            .await?;
+        self.begin(&mut view, demand.node, reads, companion).await?;
         loop {
             match plan::next(&view, &demand) {
-                Step::Fail(error) => return Err(error),
+                Step::Fail(error) => return Err(error.into()),
                 Step::Commit(_) => return Ok(()),
                 Step::Read(reads) => {
-                    let snapshot = self.store.read_many(&reads).await?;
+                    let snapshot = self.store.read_many(&reads).await;
+                    let snapshot = snapshot.map_err(IpamError::from)?;
                     absorb(&mut view, demand.node, &reads, snapshot)?;
                 }
             }
