@@ -1,6 +1,7 @@
 //! What a speaker is to do: its own identity, its peers, its ranges of dynamic peers.
 
 mod family;
+mod keys;
 mod peer;
 
 use std::collections::BTreeMap;

@@ -4,8 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_model::Cidr;
-
 use super::Speaker;
 use crate::config::{FAMILIES, PeerConfig, RemoteAs, TtlMode};
 use crate::event::{ConnectionId, DownReason, Event, Output, Refusal, SocketOptions, Target};
@@ -340,25 +338,6 @@ impl Speaker {
             min_ttl,
             password: peer.config.password.clone(),
         }
-    }
-}
-
-/// The keys that the listening socket must know: by address, or by range of addresses.
-impl crate::config::SpeakerConfig {
-    /// The passwords of peers that may connect, by address or range.
-    #[must_use]
-    pub fn passwords(&self) -> Vec<(Cidr, crate::config::Password)> {
-        let peers = self
-            .peers
-            .values()
-            .map(|peer| (Cidr::host(peer.address), peer));
-        let ranges = self
-            .ranges
-            .values()
-            .map(|range| (range.cidr, &range.template));
-        let all = peers.chain(ranges);
-        all.filter_map(|(cidr, peer)| Some((cidr, peer.password.clone()?)))
-            .collect()
     }
 }
 

@@ -1,0 +1,168 @@
+//! FRR's bgpd, without zebra.
+
+use std::sync::Arc;
+
+use margay_bgp::{Families, RestartState};
+
+use crate::lab::{Lab, Node, config, eventually, peer, run};
+
+/// FRR at 10.0.0.2 with the given lines for its neighbour, which is ours.
+fn start(lab: &Lab, asn: u32, remote: u32, lines: &str) {
+    let text = format!(
+        "hostname frr
+         router bgp {asn}
+          bgp router-id 10.0.0.2
+          no bgp ebgp-requires-policy
+          no bgp network import-check
+          bgp graceful-restart
+          neighbor 10.0.0.1 remote-as {remote}
+          neighbor 10.0.0.1 port 1790
+          neighbor 10.0.0.1 update-source 10.0.0.2
+          neighbor 10.0.0.1 timers connect 1
+          {lines}
+          address-family ipv4 unicast
+           network 10.66.0.0/24
+          exit-address-family
+         "
+    );
+    let path = lab.write("bgpd.conf", &text);
+    let pid = lab.path("bgpd.pid");
+    let sockets = lab.dir.path().to_str().unwrap();
+    let args = [
+        "-f",
+        &path,
+        "-i",
+        pid.to_str().unwrap(),
+        "--vty_socket",
+        sockets,
+        "-l",
+        "10.0.0.2",
+        "-p",
+        "1790",
+        "-Z",
+        "-S",
+        "-P",
+        "0",
+        "-u",
+        "root",
+        "-g",
+        "root",
+        "--log",
+        "stdout",
+    ];
+    lab.spawn("bgpd", "/usr/lib/frr/bgpd", &args, &[]);
+}
+
+fn ask(lab: &Lab, question: &str) -> String {
+    let sockets = lab.dir.path().to_str().unwrap();
+    let output = lab.output(
+        "vtysh",
+        &["--vty_socket", sockets, "-d", "bgpd", "-c", question],
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn shows(lab: &Lab, question: &str, wanted: &str) {
+    eventually(&format!("{question}: {wanted}"), || {
+        let shown = ask(lab, question);
+        if shown.contains(wanted) {
+            Ok(())
+        } else {
+            Err(format!("{shown}\n{}", lab.log("bgpd")))
+        }
+    })
+    .await;
+}
+
+#[test]
+fn internal_and_external_sessions() {
+    for asn in [64512, 65002] {
+        run(move |lab: Arc<Lab>| async move {
+            let lines = if asn == 64512 {
+                ""
+            } else {
+                "neighbor 10.0.0.1 disable-connected-check"
+            };
+            start(&lab, asn, 64512, lines);
+            let mut ours = config(64512, 1);
+            ours.peers
+                .insert("frr".into(), peer("10.0.0.2", "10.0.0.1", asn));
+            let node = Node::start(1, ours, false);
+            node.announce(&["10.65.0.0/24"]).await;
+            node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+            shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", "10.0.0.1").await;
+            node.handle
+                .withdraw(vec!["10.65.0.0/24".parse().unwrap()])
+                .await
+                .unwrap();
+            shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", "not in table").await;
+        });
+    }
+}
+
+#[test]
+fn both_families_on_one_session() {
+    run(|lab: Arc<Lab>| async move {
+        let lines = "address-family ipv6 unicast
+                       neighbor 10.0.0.1 activate
+                       neighbor 10.0.0.1 route-map six out
+                       network fd00:66::/64
+                      exit-address-family";
+        start(&lab, 64512, 64512, lines);
+        let mut ours = config(64512, 1);
+        let mut frr = peer("10.0.0.2", "10.0.0.1", 64512);
+        frr.families = Families::BOTH;
+        ours.peers.insert("frr".into(), frr);
+        let node = Node::start(1, ours, false);
+        node.announce(&["10.65.0.0/24", "fd00:65::/64"]).await;
+        node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        shows(&lab, "show bgp ipv6 unicast fd00:65::/64", "fd00::1").await;
+    });
+}
+
+/// FRR without any capability: AS numbers of two octets, IPv4 only.
+#[test]
+fn a_speaker_of_old() {
+    run(|lab: Arc<Lab>| async move {
+        start(
+            &lab,
+            65002,
+            23456,
+            "neighbor 10.0.0.1 dont-capability-negotiate
+          neighbor 10.0.0.1 disable-connected-check",
+        );
+        let mut ours = config(4_200_000_001, 1);
+        ours.peers
+            .insert("frr".into(), peer("10.0.0.2", "10.0.0.1", 65002));
+        let node = Node::start(1, ours, false);
+        node.announce(&["10.65.0.0/24"]).await;
+        node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        let status = node.status("frr").await;
+        assert!(
+            status.remote_capabilities.is_empty(),
+            "{:?}",
+            status.remote_capabilities
+        );
+        // AS4_PATH tells what two octets cannot.
+        shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", "4200000001").await;
+    });
+}
+
+#[test]
+fn we_keep_its_routes_while_it_restarts() {
+    run(|lab: Arc<Lab>| async move {
+        start(&lab, 64512, 64512, "bgp graceful-restart preserve-fw-state");
+        let mut ours = config(64512, 1);
+        ours.peers
+            .insert("frr".into(), peer("10.0.0.2", "10.0.0.1", 64512));
+        let node = Node::start(1, ours, false);
+        node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        lab.kill("bgpd");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(node.status("frr").await.restart.v4, RestartState::Waiting);
+        start(&lab, 64512, 64512, "bgp graceful-restart preserve-fw-state");
+        node.up("frr").await;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        assert!(node.told.lock().unwrap().losses.is_empty());
+    });
+}
