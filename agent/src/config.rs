@@ -34,6 +34,10 @@ pub struct Config {
     pub releases_dir: PathBuf,
     /// How long a container's interface must be gone before its endpoint is given back; `None` is for ever.
     pub cleanup_grace: Option<Duration>,
+    /// Below it, passwords of BGP sessions: `<secret>/<key>`.
+    pub bgp_secrets: PathBuf,
+    /// Below it, the sockets on which BIRD's clients are answered; `None` answers none.
+    pub bird_dir: Option<PathBuf>,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -182,6 +186,10 @@ impl Config {
             Some(dir) => dir.join("agent.sock"),
             None => PathBuf::from(SOCKET),
         };
+        let bird_dir = match source.path_or_none("MARGAY_BIRD_SOCKETS")? {
+            Some(told) => told,
+            None => Some(run_dir.clone().unwrap_or_else(|| PathBuf::from(RUN_DIR))),
+        };
         let endpoint_status = source.path_or_none("FELIX_ENDPOINTSTATUSPATHPREFIX")?;
         let endpoint_status = match (endpoint_status, run_dir) {
             (Some(told), _) => told,
@@ -212,6 +220,10 @@ impl Config {
                 .unwrap_or_else(|| RELEASES_DIR.into()),
             cleanup_grace: Some(source.duration("MARGAY_CLEANUP_GRACE")?.unwrap_or(GRACE))
                 .filter(|grace| !grace.is_zero()),
+            bgp_secrets: source
+                .path("MARGAY_BGP_SECRETS_DIR")?
+                .unwrap_or_else(|| BGP_SECRETS.into()),
+            bird_dir,
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -271,6 +283,7 @@ impl NodeAddress {
 const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
 const RUN_DIR: &str = "/var/run/calico";
+const BGP_SECRETS: &str = "/etc/margay/bgp-secrets";
 const STATE_DIR: &str = "/var/lib/calico";
 const RELEASES_DIR: &str = "/var/lib/margay/releases";
 

@@ -8,6 +8,7 @@ use margay_model::Cidr;
 use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, RouteKey, RouteKind};
 use serde::Serialize;
 
+use crate::bgp::view::BgpStatus;
 use crate::calculate::{Origin, Picture, Placed, Source, Unreachable};
 use crate::state::{Block, State};
 
@@ -36,6 +37,8 @@ pub struct Status {
     pub bad_objects: Vec<BadObject>,
     /// Why dead containers' endpoints are not given back, where that is held.
     pub cleanup_held: Option<String>,
+    /// BGP.
+    pub bgp: BgpStatus,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }
