@@ -22,6 +22,7 @@ pub mod initialise;
 pub mod lease;
 pub mod metrics;
 pub mod mtu;
+pub mod node_report;
 pub mod plan;
 pub mod register;
 pub mod releases;

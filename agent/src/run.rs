@@ -33,7 +33,7 @@ use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{bgp, files, releases, sync};
+use crate::{bgp, files, node_report, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -145,6 +145,17 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     tasks.spawn(async move {
         speaker.run(stopped).await;
         Ok("BGP")
+    });
+    let reports = node_report::Reporter {
+        store: store.clone(),
+        node: node.clone(),
+        status: status.subscribe(),
+        bgp: bgp_shown.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        reports.run(stopped).await;
+        Ok("reports")
     });
     if let Some(directory) = config.bird_dir.clone() {
         let stopped = signals.stop.clone();

@@ -181,8 +181,8 @@ fn a_router_dies_and_traffic_moves() {
         both(&racks) == 2
     });
     racks.routers.of_rack(0)[0].die();
-    // The hold time is three seconds.
-    eventually("one router is used", Duration::from_secs(20), || {
+    // The hold time is nine seconds.
+    eventually("one router is used", Duration::from_secs(40), || {
         let route = racks.route(1, 2);
         route.contains("via 172.31.0.252") && !route.contains("via 172.31.0.253")
     });

@@ -25,8 +25,8 @@ impl Engine {
             let mut earlier = earlier.filter(|route| route.protocol == PROTOCOL);
             self.restarting = Some(earlier.any(plan::goes_by_gateway));
         }
-        if peering.types.is_empty() && !self.converged {
-            // Nobody will tell anything.
+        // There is nothing of before, or nobody who would tell of it.
+        if self.restarting == Some(false) || peering.types.is_empty() {
             self.converged = true;
         }
         for problem in peering.problems.difference(&self.told_bgp) {
