@@ -7,7 +7,7 @@ use std::time::Duration;
 use margay_bgp::{AddPath, Families, Password, Stop, TtlMode};
 use tokio::time::sleep;
 
-use crate::lab::{Lab, Node, PORT, config, eventually, peer, run};
+use crate::lab::{Lab, Node, config, eventually, peer, run};
 
 /// BIRD at 10.0.0.2 and fd00::2, with a route of each family, and sessions as given.
 fn start(lab: &Lab, sessions: &str, args: &[&str]) {
@@ -49,7 +49,7 @@ async fn shows(lab: &Lab, question: &str, wanted: &str) {
     .await;
 }
 
-const INTERNAL: &str = "protocol bgp us from usual {
+const INTERNAL: &str = "protocol bgp margay from usual {
     local 10.0.0.2 port 1790 as 64512; neighbor 10.0.0.1 port 1790 as 64512; multihop;
     ipv4 { import all; export all; };
 }";
@@ -57,7 +57,7 @@ const INTERNAL: &str = "protocol bgp us from usual {
 #[test]
 fn internal_sessions_of_both_families() {
     run(|lab: Arc<Lab>| async move {
-        let six = "protocol bgp us6 from usual {
+        let six = "protocol bgp margay6 from usual {
             local fd00::2 port 1790 as 64512; neighbor fd00::1 port 1790 as 64512; multihop;
             ipv6 { import all; export all; };
         }";
@@ -82,11 +82,11 @@ fn internal_sessions_of_both_families() {
         node.handle.withdraw(vec![prefix]).await.unwrap();
         shows(&lab, "show route 10.65.0.0/24", "Network not found").await;
         // BIRD's words for what both agreed on.
-        let session = ask(&lab, "show protocols all us");
+        let session = ask(&lab, "show protocols all margay");
         for words in ["Enhanced refresh", "4-octet AS numbers", "Graceful restart"] {
             assert!(session.contains(words), "{words}: {session}");
         }
-        ask(&lab, "disable us");
+        ask(&lab, "disable margay");
         node.loses("10.66.0.0/24").await;
         let error = node.status("four").await.last_error;
         assert!(
@@ -99,7 +99,7 @@ fn internal_sessions_of_both_families() {
 #[test]
 fn external_sessions_with_password_and_ttl_security() {
     run(|lab: Arc<Lab>| async move {
-        let session = "protocol bgp us from usual {
+        let session = "protocol bgp margay from usual {
             local 10.0.0.2 port 1790 as 65002; neighbor 10.0.0.1 port 1790 as 4200000001;
             multihop 1; ttl security on; password \"correct horse\";
             ipv4 { import all; export all; };
@@ -284,7 +284,7 @@ fn we_send_several_paths() {
 #[test]
 fn ipv4_by_way_of_ipv6() {
     run(|lab: Arc<Lab>| async move {
-        let session = "protocol bgp us from usual {
+        let session = "protocol bgp margay from usual {
             local fd00::2 port 1790 as 64512; neighbor fd00::1 port 1790 as 64512; multihop;
             ipv4 { import all; export all; extended next hop on; };
             ipv6 { import all; export all; };
@@ -368,9 +368,4 @@ fn we_keep_birds_routes_while_it_restarts() {
         );
         assert!(node.told.lock().unwrap().losses.is_empty());
     });
-}
-
-#[test]
-fn the_port_is_ours() {
-    assert_eq!(PORT, 1790, "the texts above have it");
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use margay_bgp::{Families, RestartState};
+use margay_bgp::{Families, Operation, Policy, RestartState, Rule, Verdict};
+use margay_model::scalar::AsNumber;
 
 use crate::lab::{Lab, Node, config, eventually, peer, run};
 
@@ -124,16 +125,18 @@ fn both_families_on_one_session() {
 #[test]
 fn a_speaker_of_old() {
     run(|lab: Arc<Lab>| async move {
-        start(
-            &lab,
-            65002,
-            23456,
-            "neighbor 10.0.0.1 dont-capability-negotiate
-          neighbor 10.0.0.1 disable-connected-check",
-        );
-        let mut ours = config(4_200_000_001, 1);
-        ours.peers
-            .insert("frr".into(), peer("10.0.0.2", "10.0.0.1", 65002));
+        let lines = "neighbor 10.0.0.1 dont-capability-negotiate
+          neighbor 10.0.0.1 disable-connected-check";
+        start(&lab, 65002, 64512, lines);
+        let mut ours = config(64512, 1);
+        let mut frr = peer("10.0.0.2", "10.0.0.1", 65002);
+        let long = Operation::PrependAs(vec![AsNumber(4_200_000_001)]);
+        frr.export = Some(Arc::new(Policy {
+            name: "long".to_owned(),
+            rules: vec![Rule::change("prepend", Vec::new(), vec![long])],
+            otherwise: Verdict::Accept,
+        }));
+        ours.peers.insert("frr".into(), frr);
         let node = Node::start(1, ours, false);
         node.announce(&["10.65.0.0/24"]).await;
         node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
@@ -144,7 +147,8 @@ fn a_speaker_of_old() {
             status.remote_capabilities
         );
         // AS4_PATH tells what two octets cannot.
-        shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", "4200000001").await;
+        let path = "64512 4200000001";
+        shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", path).await;
     });
 }
 

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// The port everybody listens on, each on an address of its own.
-pub(crate) const PORT: u16 = 1790;
+const PORT: u16 = 1790;
 
 /// Where the programs of a test run; they end with it.
 pub(crate) struct Lab {
