@@ -29,8 +29,8 @@ mod route;
 mod socket;
 mod sysctl;
 pub mod table;
-pub mod tunnel;
 pub mod tcp;
+pub mod tunnel;
 
 pub use error::{Error, RequestError, Result};
 pub use link::{Interfaces, Link};
