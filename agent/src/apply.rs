@@ -262,7 +262,9 @@ impl Engine {
                     .send_modify(|status| status.datastore = reason);
                 return;
             }
-            follow::Event::Regressed { .. } | follow::Event::Shrunk { .. } => return,
+            follow::Event::Regressed { .. }
+            | follow::Event::Replaced { .. }
+            | follow::Event::Shrunk { .. } => return,
         };
         let mut touched = Touched::Nothing;
         for update in &updates {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgMatches;
 use ipnetwork::IpNetwork;
 use margay_model::resource::pool::EncapMode;
 use margay_model::{Cidr, Family};
@@ -15,12 +16,14 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::install;
 
+pub(crate) use settings::{DATASTORE_HELP, argument, both, env, environment_help};
 pub use settings::{SETTINGS, Setting};
 pub use value::ConfigError;
 pub(crate) use value::{
-    boolean, duration, interface_prefixes, is_node_name, mtu, pattern, port, protocol, severity,
-    vni,
+    Source, boolean, duration, interface_prefixes, is_node_name, mtu, pattern, port, protocol,
+    severity, vni,
 };
 
 /// Everything the agent is told.
@@ -46,6 +49,8 @@ pub struct Config {
     pub machine_id: Option<String>,
     /// File that says where the datastore is.
     pub datastore_file: Option<PathBuf>,
+    /// Whether plugins and CNI configuration are kept in place.
+    pub install_cni: bool,
     /// The node's IPv4 address.
     pub ip: NodeAddress,
     /// The node's IPv6 address.
@@ -145,13 +150,34 @@ impl fmt::Display for Pattern {
     }
 }
 
-impl Config {
+/// What the process is started for.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// To be the agent.
+    Agent(Box<Config>),
+    /// To install plugins and CNI configuration.
+    Install(Box<install::Settings>),
+    /// To take them away.
+    Uninstall(Box<install::Settings>),
+}
+
+impl Start {
     /// Reads the process' arguments and environment.
     ///
     /// # Errors
     /// A flag is unknown or a value is wrong; also how help and version come about.
     pub fn from_process() -> Result<Self, StartError> {
         let matches = settings::command().try_get_matches()?;
+        match matches.subcommand() {
+            Some(("install", flags)) => Ok(Self::Install(Box::new(install::settings(flags)?))),
+            Some((_, flags)) => Ok(Self::Uninstall(Box::new(install::settings(flags)?))),
+            None => Ok(Self::Agent(Box::new(Config::of(&matches)?))),
+        }
+    }
+}
+
+impl Config {
+    fn of(matches: &ArgMatches) -> Result<Self, ConfigError> {
         let dry_run = matches.get_flag(settings::DRY_RUN);
         let mut config = Self::resolve(|setting| {
             let flag = setting.flag?;
@@ -180,7 +206,10 @@ impl Config {
     fn resolve_with(
         given: &dyn Fn(&Setting) -> Option<(String, String)>,
     ) -> Result<Self, ConfigError> {
-        let source = value::Source { given };
+        let source = Source {
+            table: SETTINGS,
+            given,
+        };
         let run_dir = source.path("MARGAY_RUN_DIR")?;
         let socket = match &run_dir {
             Some(dir) => dir.join("agent.sock"),
@@ -228,6 +257,7 @@ impl Config {
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
             datastore_file: source.path("MARGAY_CONFIG")?,
+            install_cni: source.boolean("MARGAY_INSTALL_CNI")?.unwrap_or(false),
             ip: source.node_address("IP", "IP_AUTODETECTION_METHOD", Family::V4)?,
             ip6: source.node_address("IP6", "IP6_AUTODETECTION_METHOD", Family::V6)?,
             as_number: source.as_number("AS")?,

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use margay_resources::ResourceError;
 
 use crate::autodetect::DetectError;
+use crate::config::ConfigError;
 use crate::identity::Holder;
 
 /// Why the agent ended.
@@ -85,6 +87,40 @@ pub enum AgentError {
         /// What the file system said.
         source: io::Error,
     },
+    /// A file that is read.
+    #[error("read {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// Plugins and CNI configuration.
+    #[error(transparent)]
+    Install(#[from] margay_install::InstallError),
+    /// The template of a CNI configuration.
+    #[error("the template of the CNI configuration: {reason}")]
+    Template {
+        /// What is wrong, with the remedy.
+        reason: String,
+    },
+    /// The Kubernetes API server.
+    #[error(transparent)]
+    Kubernetes(#[from] margay_kube::Error),
+    /// The agent did not become ready, so there is no configuration yet.
+    #[error(
+        "the CNI configuration is not written, for within {wait:?} {reason}. Start margay-agent, or give \
+             --wait 0 not to ask it"
+    )]
+    NotReady {
+        /// Why.
+        reason: String,
+        /// How long it was waited for.
+        wait: Duration,
+    },
     /// Signals or threads.
     #[error("the operating system refused {what}: {source}")]
     System {
@@ -111,4 +147,18 @@ impl AgentError {
             _ => false,
         }
     }
+}
+
+/// An error with its causes, each once.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(&format!(": {words}"));
+        }
+        source = cause.source();
+    }
+    text
 }

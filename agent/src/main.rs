@@ -4,14 +4,18 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use margay_agent::config::{Config, StartError};
-use margay_agent::error::AgentError;
-use margay_agent::run;
+use margay_agent::config::{Config, Start, StartError};
+use margay_agent::error::{AgentError, whole};
+use margay_agent::{install, run};
 use margay_telemetry::Log;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
-    let config = match Config::from_process() {
-        Ok(config) => config,
+    let started = match Start::from_process() {
+        Ok(Start::Agent(config)) => start(*config),
+        Ok(Start::Install(settings)) => runtime(Builder::new_current_thread())
+            .and_then(|it| it.block_on(install::run(*settings))),
+        Ok(Start::Uninstall(settings)) => install::remove(&settings),
         Err(StartError::Arguments(error)) => {
             let _ = error.print();
             return if error.use_stderr() {
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
         }
         Err(error @ StartError::Value(_)) => return failed(&error),
     };
-    match start(config) {
+    match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -31,16 +35,9 @@ fn main() -> ExitCode {
 fn start(config: Config) -> Result<(), AgentError> {
     let severity = config.local.log_severity.unwrap_or_default();
     let log = Log::start(&severity.to_string(), config.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("margay-agent")
-        .enable_all()
-        .build()
-        .map_err(|source| AgentError::System {
-            what: "threads",
-            source,
-        })?;
-    runtime.block_on(async {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).thread_name("margay-agent");
+    runtime(builder)?.block_on(async {
         if !config.dry_run {
             return run::run(config, log).await;
         }
@@ -51,17 +48,16 @@ fn start(config: Config) -> Result<(), AgentError> {
     })
 }
 
+fn runtime(mut builder: Builder) -> Result<Runtime, AgentError> {
+    let built = builder.enable_all().build();
+    built.map_err(|source| AgentError::System {
+        what: "threads",
+        source,
+    })
+}
+
 fn failed(error: &dyn Error) -> ExitCode {
-    let mut text = format!("margay-agent: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(&format!(": {cause_text}"));
-        }
-        source = cause.source();
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "margay-agent: {}", whole(error));
     ExitCode::FAILURE
 }
 

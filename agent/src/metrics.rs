@@ -77,6 +77,10 @@ pub struct Metrics {
     pub cleanup_failures: Counter,
     /// Whether suspiciously many of them are held back.
     pub cleanup_held: Gauge,
+    /// Whether plugins and CNI configuration are in place.
+    pub cni_installed: Gauge,
+    /// Files of them that were placed, corrected or removed.
+    pub cni_files_placed: Counter,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -276,6 +280,18 @@ impl Metrics {
                 "margay_cleanup_held",
                 "1 while endpoints are not given back because suspiciously many are without interface",
                 Gauge::default(),
+            ),
+            cni_installed: put(
+                r,
+                "margay_cni_installed",
+                "1 while plugins and CNI configuration are in place, where the agent keeps them",
+                Gauge::default(),
+            ),
+            cni_files_placed: put(
+                r,
+                "margay_cni_files_placed",
+                "Files of plugins and CNI configuration that were placed, corrected or removed",
+                Counter::default(),
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 mod node;
 mod serve;
-mod signals;
+pub(crate) mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{bgp, files, node_report, releases, sync};
+use crate::{bgp, datastore, files, install, node_report, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -69,6 +69,19 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let datastore = health.register("datastore", SILENCE);
     let releases = health.register("releases", SILENCE);
     let mut tasks = JoinSet::new();
+    let installation = match config.install_cni {
+        true => Some(install::Settings::of_agent(&config)?),
+        false => None,
+    };
+    if let Some(settings) = installation {
+        let board = health.clone();
+        let ready = move || match board.readiness() {
+            report if report.ok => Ok(()),
+            report => Err(report.to_string()),
+        };
+        let kept = install::keep(settings, ready, Some(metrics.clone()), signals.stop.clone());
+        tasks.spawn(async move { kept.await.map(|()| "keeper of the CNI files") });
+    }
     serve::start(
         &config,
         health,
@@ -115,6 +128,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             grace,
             metrics: metrics.clone(),
             status: status.clone(),
+            booted: identity::booted(),
+            clock: identity::now,
         };
         let accept = signals.accept.clone();
         tasks.spawn(async move {
@@ -298,20 +313,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
 
 /// Opens the store that file and environment name.
 fn open(config: &Config) -> Result<Datastore, AgentError> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let told = match &config.datastore_file {
-        None => margay_datastore::Config::from_env(&environment)?,
-        Some(path) => {
-            let wrong = |reason: String| AgentError::ConfigFile {
-                path: path.clone(),
-                reason,
-            };
-            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-            let document: serde_json::Value =
-                serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-            margay_datastore::Config::from_file(&document, &environment)?
-        }
-    };
+    let told = datastore::config(config.datastore_file.as_deref())?;
     Ok(Datastore::open(&told)?)
 }
 

@@ -48,7 +48,7 @@ fn say(event: &Event) {
         Event::Lost(error) => {
             warn!(%error, "the datastore is lost; what it said last stays in force");
         }
-        Event::Regressed { .. } | Event::Shrunk { .. } => {
+        Event::Regressed { .. } | Event::Replaced { .. } | Event::Shrunk { .. } => {
             error!(
                 "{}; what it said before stays in force until it is right again, or SIGUSR1 tells this \
                  process that it is right as it is",
@@ -63,6 +63,10 @@ pub fn held(event: &Event) -> Option<String> {
     match event {
         Event::Regressed { known, found } => Some(format!(
             "the datastore went back from revision {known} to {found}, as after a restored backup"
+        )),
+        Event::Replaced { lacking } => Some(format!(
+            "another datastore answers than the one that was followed, as after a restored backup, and it lacks \
+             {lacking} of the objects that were there"
         )),
         Event::Shrunk {
             prefix,

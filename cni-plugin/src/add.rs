@@ -12,10 +12,9 @@ use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
+use margay_ipam_core::allocator::Proceed;
 use margay_ipam_core::detach::addresses_of;
-use margay_ipam_core::{
-    Allocator, Assignment, Companion, NoCompanion, Release, Request as AddressRequest,
-};
+use margay_ipam_core::{Allocator, Assignment, Companion, Detach};
 use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::resource::pool::IPPool;
@@ -44,8 +43,6 @@ struct Endpoint {
     delegated: Option<ResultDoc>,
     /// The record, where an earlier call made it.
     recorded: Option<(WorkloadEndpoint, Revision)>,
-    /// The container of the same pod whose place it takes.
-    predecessor: Option<Predecessor>,
 }
 
 /// Carries out an ADD.
@@ -79,6 +76,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
             &releasing,
             &identity,
             pod.as_ref(),
+            &kernel,
             &host_name,
         )
         .await?;
@@ -102,7 +100,9 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Er
     }
 }
 
-/// Assigns addresses and records the endpoint.
+/// Assigns addresses and records the endpoint. An earlier container of the same pod that nobody has sent a DEL
+/// for has its DEL first.
+#[expect(clippy::too_many_arguments, reason = "the parts of one call")]
 async fn assign(
     config: &Config,
     call: &Request,
@@ -110,8 +110,45 @@ async fn assign(
     releasing: &Releasing,
     identity: &Identity,
     pod: Option<&Pod>,
+    kernel: &Kernel,
     host_name: &str,
 ) -> Result<Endpoint, Error> {
+    for _ in 0..MOST_PREDECESSORS {
+        let assigned = try_assign(config, call, store, releasing, identity, pod, host_name).await?;
+        match assigned {
+            Attempt::Done(endpoint) => return Ok(*endpoint),
+            Attempt::Occupied(held, revision) => {
+                hand_over(store, kernel, identity, host_name, &held, revision).await?;
+            }
+        }
+    }
+    Err(Error::new(
+        code::TRY_AGAIN_LATER,
+        format!(
+            "{} is being changed by others; try again",
+            identity.endpoint_key()
+        ),
+    ))
+}
+
+/// What came of an attempt to record the endpoint.
+#[derive(Debug)]
+enum Attempt {
+    /// It is recorded.
+    Done(Box<Endpoint>),
+    /// An earlier container of the same pod is.
+    Occupied(Box<WorkloadEndpoint>, Revision),
+}
+
+async fn try_assign(
+    config: &Config,
+    call: &Request,
+    store: &Datastore,
+    releasing: &Releasing,
+    identity: &Identity,
+    pod: Option<&Pod>,
+    host_name: &str,
+) -> Result<Attempt, Error> {
     let now = now();
     let mac = match requested_mac(call)? {
         Some(mac) => mac,
@@ -126,12 +163,11 @@ async fn assign(
         block_lengths: Vec::new(),
         delegated: None,
         recorded: None,
-        predecessor: None,
     };
     let given = pod.map_or(&[][..], |pod| &pod.wishes.addresses_without_ipam);
     match &config.ipam {
         _ if !given.is_empty() => {
-            if !is_recorded(&mut recording, store).await? {
+            if goes_on(&mut recording, store).await? {
                 endpoint.addresses = given.to_vec();
                 endpoint.block_lengths = vec![None; given.len()];
                 commit_alone(store, &mut recording, given).await?;
@@ -143,9 +179,6 @@ async fn assign(
             let hints = Hints::of(call.conf.raw(), &identity.name.node);
             let mut wanted = request(call, &identity.name.node, hints.read(), now)?;
             wanted.namespace_labels = pod.map(|pod| pod.namespace_labels.clone());
-            if pod.is_some_and(|pod| !pod.wishes.addresses.is_empty()) {
-                hand_over(store, identity, &wanted).await?;
-            }
             progress(format!("waiting for {}", store.describe()));
             let assigned = Allocator::new(store)
                 .assign(&wanted, &mut recording)
@@ -165,7 +198,7 @@ async fn assign(
         }
         Ipam::Delegate(plugin) => {
             let delegate = Delegate::find(plugin, call)?;
-            if !is_recorded(&mut recording, store).await? {
+            if goes_on(&mut recording, store).await? {
                 let answered =
                     margay_cni::delegate::require_addresses(plugin, delegate.add(call)?)?;
                 endpoint.addresses = answered.ips.iter().map(|ip| ip.address.ip()).collect();
@@ -180,62 +213,60 @@ async fn assign(
             }
         }
     }
-    let replaced = recording.replaced();
-    endpoint.predecessor = replaced.and_then(|held| Predecessor::of(held, identity));
-    match recording.found.take() {
-        Some(found) => Ok(recorded(found, endpoint, store).await?),
-        None => Ok(endpoint),
+    if let Some((held, revision)) = recording.earlier.take() {
+        return Ok(Attempt::Occupied(Box::new(held), revision));
     }
+    if let Some(found) = recording.found.take() {
+        endpoint = recorded(found, endpoint, store).await?;
+    }
+    Ok(Attempt::Done(Box::new(endpoint)))
 }
 
-/// Whether an earlier call for the same container recorded the endpoint.
-async fn is_recorded(recording: &mut Recording<'_>, store: &Datastore) -> Result<bool, Error> {
+/// Whether nobody has recorded the endpoint yet.
+async fn goes_on(recording: &mut Recording<'_>, store: &Datastore) -> Result<bool, Error> {
     progress(format!("waiting for {}", store.describe()));
     let snapshot = store
         .read_many(&recording.reads())
         .await
         .map_err(|error| from_store(&error))?;
-    recording
-        .inspect(&snapshot.answers)
-        .map_err(|Failure(error)| error)?;
-    Ok(recording.found.is_some())
+    let proceed = recording.inspect(&snapshot.answers);
+    Ok(proceed.map_err(|Failure(error)| error)? == Proceed::Go)
 }
 
-/// The container that the stored endpoint belongs to, where it is another one.
-async fn predecessor(store: &Datastore, identity: &Identity) -> Result<Option<Predecessor>, Error> {
-    progress(format!("waiting for {}", store.describe()));
-    let entry = store.get(&identity.endpoint_key()).await;
-    let entry = entry.map_err(|error| from_store(&error))?;
-    let held = entry.and_then(|entry| WorkloadEndpoint::decode(&entry.value).ok());
-    Ok(held.and_then(|held| Predecessor::of(&held, identity)))
-}
-
-/// Gives back what an earlier container of the same pod holds: the pod asks for certain addresses, and its
-/// new container shall have them.
+/// Carries out the DEL of an earlier container of the same pod, which may never come: the interface goes first,
+/// then the record with its addresses.
 async fn hand_over(
     store: &Datastore,
+    kernel: &Kernel,
     identity: &Identity,
-    wanted: &AddressRequest,
+    host_name: &str,
+    held: &WorkloadEndpoint,
+    revision: Revision,
 ) -> Result<(), Error> {
-    let Some(earlier) = predecessor(store, identity).await? else {
-        return Ok(());
-    };
-    let release = Release {
+    let earlier = Predecessor::of(held, identity);
+    kernel
+        .take_over(identity, host_name, earlier.as_ref())
+        .await?;
+    let container_id = held.spec.container_id.clone().unwrap_or_default();
+    let detach = Detach {
         node: identity.name.node.clone(),
-        handle: identity.handle_of(&earlier.container_id),
-        interface: Some(identity.name.endpoint.clone()),
-        hints: wanted.hints.clone(),
-        now: wanted.now,
+        ifname: identity.name.endpoint.clone(),
+        handle: identity.handle_of(&container_id),
+        legacy_handle: None,
+        endpoint: Some(held.key()),
+        endpoint_at: Some(revision),
+        hints: Vec::new(),
+        now: now(),
+        container_id,
     };
-    let released = Allocator::new(store)
-        .release(&release, &mut NoCompanion)
-        .await
-        .map_err(|error| from_ipam(&error))?;
+    progress(format!("waiting for {}", store.describe()));
+    let detached = Allocator::new(store).detach(&detach, &|| true).await;
+    let detached = detached.map_err(|error| from_ipam(&error))?;
     log(
         Level::Info,
         &format!(
             "the pod's earlier container {} gave back {:?}",
-            earlier.container_id, released.addresses
+            detach.container_id, detached.addresses
         ),
     );
     Ok(())
@@ -300,9 +331,8 @@ async fn make(
         claim(store, held, *revision).await?;
     }
     progress("setting up the interfaces");
-    let earlier = endpoint.predecessor.as_ref();
     kernel
-        .take_over(identity, &endpoint.host_name, earlier)
+        .take_over(identity, &endpoint.host_name, None)
         .await?;
     kernel.set_up(&plan).await?;
     Ok(plan)
@@ -418,6 +448,8 @@ fn result(
     result
 }
 
+/// Earlier containers of one pod that have their DEL in one ADD.
+const MOST_PREDECESSORS: u32 = 8;
 /// The bit that makes a MAC address a group's.
 const MULTICAST: u8 = 1;
 const STATUS_POLL: Duration = Duration::from_millis(5);

@@ -4,12 +4,12 @@
 //! is removed only when it was assigned well before this call began, so that an ADD that runs beside it is
 //! safe whatever the runtime promises.
 
-use margay_call::{from_store, give_back_leaks, is_old, now, open};
+use margay_call::{attachment, from_store, give_back_leaks, is_old, now, open, recorded};
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ValidAttachments};
+use margay_model::Key;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
-use margay_model::{Key, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_store::Store;
 
@@ -32,7 +32,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         let store = open(&config.shared)?;
         progress(format!("waiting for {}", store.describe()));
         let began = now();
-        for endpoint in endpoints(&store, &node).await? {
+        for endpoint in recorded(&store, &node).await? {
             if is_stale(&endpoint, &valid, began)
                 && is_of(&store, &endpoint, call.conf.name()).await?
             {
@@ -41,6 +41,9 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
             }
         }
         if config.ipam == Ipam::Own {
+            // What a record names goes with the record, and not before it.
+            let left = recorded(&store, &node).await?;
+            let valid = valid.and(left.iter().filter_map(attachment));
             let failed = give_back_leaks(&store, &node, call.conf.name(), &valid, began).await?;
             failures.extend(failed.iter().map(ToString::to_string));
         }
@@ -56,25 +59,11 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
     Err(Error::new(code::IO, message).with_details(failures.join("; ")))
 }
 
-/// Endpoints of containers on this node.
-async fn endpoints<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEndpoint>, Error> {
-    let page = store
-        .list(&Prefix::Resources(Kind::WorkloadEndpoint))
-        .await
-        .map_err(|error| from_store(&error))?;
-    Ok(page
-        .entries
-        .iter()
-        .filter_map(|entry| WorkloadEndpoint::decode(&entry.value).ok())
-        .filter(|endpoint| endpoint.spec.node.as_deref() == Some(node))
-        .collect())
-}
-
 /// Whether an endpoint is a network plugin's, is not on the list, and is no newcomer.
 fn is_stale(endpoint: &WorkloadEndpoint, valid: &ValidAttachments, began: Timestamp) -> bool {
     let spec = &endpoint.spec;
     let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"));
-    let (Some(container), Some(ifname)) = (&spec.container_id, &spec.endpoint) else {
+    let Some(attached) = attachment(endpoint) else {
         return false;
     };
     let created = endpoint
@@ -82,7 +71,8 @@ fn is_stale(endpoint: &WorkloadEndpoint, valid: &ValidAttachments, began: Timest
         .creation_timestamp
         .as_deref()
         .and_then(Timestamp::parse_rfc3339);
-    ours && !valid.keeps(container, ifname) && created.is_some_and(|at| is_old(at, began))
+    ours && !valid.keeps(&attached.container_id, &attached.ifname)
+        && created.is_some_and(|at| is_old(at, began))
 }
 
 /// Whether an endpoint belongs to the network: it lists the network's profile or, as a pod that Kubernetes

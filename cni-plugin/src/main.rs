@@ -75,6 +75,10 @@ impl Plugin for Margay {
     }
 }
 
+/// musl's allocator maps memory for every other request, and unmaps it soon after.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     margay_plugin::run(&Margay)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use margay_call::{Kubernetes, from_kube};
 use margay_cni::error::{Error, code};
 use margay_cni::{NetConf, Request, RequestedAddress};
-use margay_kube::{Container, Namespace, Pod as KubePod};
+use margay_kube::{Container, Namespace, ObjectMeta, Pod as KubePod};
 use margay_model::Family;
 use margay_model::resource::endpoint::WorkloadPort;
 use margay_model::scalar::Protocol;
@@ -51,6 +51,17 @@ impl Pod {
             Ok((of_namespace, client.pod(namespace, name).await?))
         };
         let (of_namespace, pod) = described.await.map_err(|error| from_kube(&error))?;
+        if let Some(uid) = call.args.pod_uid.as_deref() {
+            same(&pod.metadata, uid).map_err(|held| {
+                Error::new(
+                    code::TRY_AGAIN_LATER,
+                    format!(
+                        "pod {namespace}/{name} has been created anew: K8S_POD_UID is {uid}, and the pod of that \
+                         name is {held} now; this call is too late"
+                    ),
+                )
+            })?;
+        }
         Self::read(namespace, of_namespace, pod, settings).map(Some)
     }
 
@@ -140,6 +151,17 @@ impl Pod {
     }
 }
 
+/// Whether a call is for this pod, not for an earlier one of the same name; else the UID that it has now. A
+/// kubelet's own pods have in the API server mirrors with a UID of theirs, and an annotation with the pod's.
+fn same(metadata: &ObjectMeta, uid: &str) -> Result<(), String> {
+    let own = [Some(&metadata.uid), metadata.annotations.get(OWN_UID)];
+    let mut known = own.into_iter().flatten().filter(|known| !known.is_empty());
+    if known.clone().next().is_none() || known.any(|known| known == uid) {
+        return Ok(());
+    }
+    Err(metadata.uid.clone())
+}
+
 /// The call with another configuration.
 ///
 /// # Errors
@@ -173,6 +195,8 @@ fn ports(container: &Container) -> impl Iterator<Item = WorkloadPort> + '_ {
     })
 }
 
+/// What the kubelet writes at the mirror of a pod of its own (kubernetes, pkg/kubelet/types).
+const OWN_UID: &str = "kubernetes.io/config.hash";
 const ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
 const LONGEST_LABEL: usize = 63;
 
@@ -240,6 +264,22 @@ mod tests {
         assert_eq!(pod.profiles, ["kns.prod", "ksa.prod.sa1"]);
         assert_eq!(pod.labels[ACCOUNT_LABEL], "sa1");
         assert_eq!(pod.generate_name.as_deref(), Some("web-"));
+    }
+
+    #[test]
+    fn a_call_for_an_earlier_pod_of_the_same_name_is_known() {
+        let metadata = |value: Value| -> ObjectMeta { serde_json::from_value(value).unwrap() };
+        let pod = metadata(json!({"uid": "b"}));
+        assert_eq!(same(&pod, "b"), Ok(()));
+        assert_eq!(same(&pod, "a"), Err("b".to_owned()));
+        let mirror = metadata(json!({"uid": "m", "annotations": {OWN_UID: "0a1b"}}));
+        assert_eq!(
+            (same(&mirror, "0a1b"), same(&mirror, "m")),
+            (Ok(()), Ok(()))
+        );
+        assert_eq!(same(&mirror, "a"), Err("m".to_owned()));
+        // A server that gives none says nothing of it.
+        assert_eq!(same(&metadata(json!({})), "a"), Ok(()));
     }
 
     #[test]

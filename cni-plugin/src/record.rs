@@ -71,8 +71,11 @@ pub(crate) struct Recording<'a> {
     pub(crate) random: [[u8; 16]; 2],
     /// The endpoint, where an earlier call recorded it for the same container.
     pub(crate) found: Option<(WorkloadEndpoint, margay_store::Revision)>,
+    /// The endpoint, where it is that of an earlier container of the same pod.
+    pub(crate) earlier: Option<(WorkloadEndpoint, margay_store::Revision)>,
     /// What another IPAM plugin answered, to be answered again to a repeated call.
     pub(crate) delegated: Option<ResultDoc>,
+    /// The endpoint, where it is nobody's that holds anything.
     replaced: Option<(WorkloadEndpoint, margay_store::Revision)>,
     has_profile: bool,
 }
@@ -94,15 +97,11 @@ impl<'a> Recording<'a> {
             now,
             random,
             found: None,
+            earlier: None,
             delegated: None,
             replaced: None,
             has_profile: false,
         }
-    }
-
-    /// The endpoint of an earlier container of the same pod, which this one takes the place of.
-    pub(crate) fn replaced(&self) -> Option<&WorkloadEndpoint> {
-        self.replaced.as_ref().map(|(held, _)| held)
     }
 
     fn endpoint(&self, addresses: &[IpAddr]) -> Result<WorkloadEndpoint, Error> {
@@ -205,8 +204,14 @@ impl Companion for Recording<'_> {
         self.has_profile = profile.iter().all(|answer| !answer.entries.is_empty());
         self.replaced = None;
         self.found = None;
+        self.earlier = None;
         if let Some((held, revision)) = endpoint.entries.first().map(decode).transpose()? {
-            let same = held.spec.container_id.as_deref() == Some(&*self.identity.container_id);
+            let holder = held.spec.container_id.as_deref();
+            let same = holder == Some(&*self.identity.container_id);
+            if !same && holder.is_some() {
+                self.earlier = Some((held, revision));
+                return Ok(Proceed::Stop);
+            }
             if same && !held.spec.ip_networks.is_empty() {
                 self.found = Some((held, revision));
                 return Ok(Proceed::Stop);
@@ -270,7 +275,7 @@ pub(crate) async fn commit_alone<S: Store>(
             .map_err(|error| from_store(&error))?;
         let proceed = recording.inspect(&snapshot.answers);
         if proceed.map_err(|Failure(error)| error)? == Proceed::Stop {
-            return Ok(());
+            break;
         }
         let writes = recording.writes(addresses);
         let writes = writes.map_err(|Failure(error)| error)?;

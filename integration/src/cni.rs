@@ -85,7 +85,7 @@ impl<'n> Plugin<'n> {
     /// One call under strace with these options, which may tell it to inject faults.
     pub fn call_traced(
         &self,
-        options: &[&str],
+        options: &[String],
         verb: &str,
         container: &str,
         netns: &str,

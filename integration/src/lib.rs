@@ -16,8 +16,10 @@
 
 pub mod agent;
 pub mod cni;
+pub mod docker;
 pub mod etcd;
 pub mod lab;
+pub mod points;
 pub mod process;
 pub mod routers;
 pub mod scene;
@@ -25,8 +27,10 @@ pub mod store;
 
 pub use agent::Agent;
 pub use cni::{Cnitool, Plugin};
+pub use docker::{Driver, Machine};
 pub use etcd::{Cluster, Etcd};
 pub use lab::{Lab, Node, Pod};
+pub use points::{Fault, Point};
 pub use process::{Output, Running, run};
 pub use routers::Routers;
 pub use scene::{Scene, Traces};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::lab::Pod;
+use crate::process::{inside, run};
 use crate::{Agent, Etcd, Lab, Node, Plugin, StoreKind};
 
 /// A lab of one node whose agent runs.
@@ -48,9 +49,14 @@ impl Traces {
 impl Scene {
     /// On a SQLite file.
     pub fn sqlite() -> Self {
+        Self::sqlite_with(&[])
+    }
+
+    /// On a SQLite file, with more variables for the agent.
+    pub fn sqlite_with(more: &[(&str, &str)]) -> Self {
         let lab = Lab::new(1);
         let store = StoreKind::Sqlite(lab.dir().join("store.db"));
-        Self::start(lab, store, None, &[])
+        Self::start(lab, store, None, more)
     }
 
     /// On a SQLite file, with an IPv6 pool too.
@@ -63,9 +69,14 @@ impl Scene {
 
     /// On a real etcd.
     pub fn etcd() -> Self {
+        Self::etcd_with(&[])
+    }
+
+    /// On a real etcd, with more variables for the agent.
+    pub fn etcd_with(more: &[(&str, &str)]) -> Self {
         let lab = Lab::new(1);
         let etcd = Etcd::start(&lab);
-        Self::start(lab, etcd.store(), Some(etcd), &[])
+        Self::start(lab, etcd.store(), Some(etcd), more)
     }
 
     fn start(lab: Lab, store: StoreKind, etcd: Option<Etcd>, more: &[(&str, &str)]) -> Self {
@@ -105,6 +116,35 @@ impl Scene {
         plugin.add("before-all-others", &pod);
         plugin.del("before-all-others", &pod);
         self.traces()
+    }
+
+    /// Makes all endpoints and addresses look years old, so that GC takes none for a newcomer.
+    pub fn age(&self) {
+        let aged = |value: &str| {
+            (2024..2100).fold(value.to_owned(), |value, year| {
+                value.replace(&format!("\"{year}-"), "\"2020-")
+            })
+        };
+        if let StoreKind::Sqlite(_) = self.store {
+            return self.store.rewrite(|key, value| {
+                let of_pods = key.contains("/workloadendpoints/") || key.contains("/block/");
+                of_pods.then(|| aged(value))
+            });
+        }
+        let etcdctl = |words: &[&str], stdin: &str| {
+            let mut command = inside(&self.lab.fabric(), "etcdctl");
+            command
+                .env("ETCDCTL_API", "3")
+                .args(["--endpoints", &self.etcd.as_ref().unwrap().endpoint])
+                .args(words);
+            run(&mut command, stdin.as_bytes()).ok()
+        };
+        let keys = etcdctl(&["get", "/calico/", "--prefix", "--keys-only"], "");
+        let of_pods = |key: &&str| key.contains("/workloadendpoints/") || key.contains("/block/");
+        for key in keys.lines().filter(of_pods) {
+            let value = etcdctl(&["get", key, "--print-value-only"], "");
+            etcdctl(&["put", key], aged(value.trim_end()).as_str());
+        }
     }
 
     /// Runs margayctl where the store is reached.

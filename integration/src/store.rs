@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use margay_datastore::{Config, Datastore};
+use margay_model::{Kind, Prefix};
+use margay_store::{Batch, Store, Write};
 use serde_json::{Map, Value, json};
 
 use crate::process::{Output, program, run};
@@ -40,6 +43,27 @@ impl StoreKind {
             }
         };
         object.as_object().unwrap().clone()
+    }
+
+    /// Rewrites values of an embedded store below `/calico/`: those for which `change` gives another.
+    pub fn rewrite(&self, change: impl Fn(&str, &str) -> Option<String>) {
+        let config = Config::from_cni(&self.conf(), &|_| None).unwrap();
+        let store = Datastore::open(&config).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            for prefix in [Prefix::Ipam, Prefix::Resources(Kind::WorkloadEndpoint)] {
+                for entry in store.list(&prefix).await.unwrap().entries {
+                    let value = String::from_utf8(entry.value).unwrap();
+                    if let Some(changed) = change(&entry.key.path(), &value) {
+                        let write = Write::put(entry.key, changed.into_bytes());
+                        let _ = store.commit(&Batch::of([write])).await.unwrap();
+                    }
+                }
+            }
+        });
     }
 
     /// Runs margayctl on it, in a namespace where one is given.

@@ -11,39 +11,11 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use margay_integration::process::inside;
-use margay_integration::{Output, Plugin, Pod, Scene, run};
+use margay_integration::points::counting;
+use margay_integration::{Fault, Output, Plugin, Pod, Point, Scene};
 use serde_json::{Value, json};
-
-/// One place in a call, and what happens there.
-#[derive(Debug, Clone)]
-struct Point {
-    syscall: &'static str,
-    /// Which of a thread's calls of that kind, from 1.
-    number: usize,
-    /// What strace injects.
-    fault: &'static str,
-}
-
-/// The system calls by which a plugin changes anything, with the errors that each is made to give.
-const MUTATING: &[(&str, &[&str])] = &[
-    ("sendto", &["error=ENOBUFS"]),
-    ("sendmsg", &["error=ENOBUFS"]),
-    ("write", &["error=ENOSPC", "error=EIO"]),
-    ("writev", &["error=EIO"]),
-    ("pwrite64", &["error=ENOSPC", "error=EIO"]),
-    ("fsync", &["error=EIO"]),
-    ("fdatasync", &["error=EIO"]),
-    ("ftruncate", &["error=EIO"]),
-    ("openat", &["error=ENOSPC", "error=EIO"]),
-    ("mkdir", &["error=ENOSPC"]),
-    ("rename", &["error=EIO"]),
-    ("unlink", &["error=EIO"]),
-    ("connect", &["error=ENOBUFS"]),
-];
 
 /// What the verbs of a point are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,63 +25,13 @@ enum Verb {
     Check,
 }
 
-/// The points of a call that ran to its end, by strace's record of it.
-fn points(record: &str, killed: bool) -> Vec<Point> {
-    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut loaded = 0;
-    for line in record.lines() {
-        let (thread, call) = line.split_once(' ').unwrap();
-        let name = call.trim_start().split('(').next().unwrap();
-        let count = counts.entry((thread, name)).or_default();
-        *count += 1;
-        // Without its libraries a program does not begin, and cannot answer.
-        if name == "openat" && (call.contains(".so.") || call.contains("/ld.so")) {
-            loaded = *count;
-        }
-    }
-    let mut points = Vec::new();
-    for (syscall, errors) in MUTATING {
-        let most = counts
-            .iter()
-            .filter(|((_, name), _)| name == syscall)
-            .map(|(_, count)| *count)
-            .max()
-            .unwrap_or_default();
-        let first = if *syscall == "openat" { loaded + 1 } else { 1 };
-        let faults: &[&'static str] = if killed { &["signal=SIGKILL"] } else { errors };
-        for number in first..=most {
-            points.extend(faults.iter().map(|fault| Point {
-                syscall,
-                number,
-                fault,
-            }));
-        }
-    }
-    sampled(points)
-}
-
-/// All points, or as many as a run of all tests has time for.
-fn sampled(points: Vec<Point>) -> Vec<Point> {
-    if wants_all() {
-        return points;
-    }
-    let step = points.len().div_ceil(SAMPLE).max(1);
-    points.into_iter().step_by(step).collect()
-}
-
-fn wants_all() -> bool {
-    std::env::var("MARGAY_KILL_POINTS").is_ok_and(|wanted| wanted == "all")
-}
-
 /// Points of one verb and kind of fault, unless all are wanted.
 const SAMPLE: usize = 24;
 const WORKERS: usize = 4;
 
 fn count(plugin: &Plugin<'_>, verb: &str, id: &str, pod: &Pod, conf: &Value) -> (Output, String) {
     let file = plugin.node.dir().join(format!("strace-{verb}"));
-    let names: Vec<&str> = MUTATING.iter().map(|(name, _)| *name).collect();
-    let trace = format!("trace={}", names.join(","));
-    let options = ["-o", file.to_str().unwrap(), "-e", &trace];
+    let options = counting(&file);
     let output = plugin.call_traced(&options, verb, id, &pod.path(), conf);
     assert!(output.success(), "{verb}: {output:?}");
     (output, std::fs::read_to_string(file).unwrap())
@@ -118,12 +40,7 @@ fn count(plugin: &Plugin<'_>, verb: &str, id: &str, pod: &Pod, conf: &Value) -> 
 /// Makes a call with a fault; whether the fault came to pass.
 fn hit(plugin: &Plugin<'_>, point: &Point, verb: &str, id: &str, pod: &Pod, conf: &Value) -> bool {
     let file = plugin.node.dir().join(format!("strace-{}", pod.namespace));
-    let trace = format!("trace={}", point.syscall);
-    let inject = format!(
-        "inject={}:{}:when={}",
-        point.syscall, point.fault, point.number
-    );
-    let options = ["-o", file.to_str().unwrap(), "-e", &trace, "-e", &inject];
+    let options = point.options(&file);
     let output = plugin.call_traced(&options, verb, id, &pod.path(), conf);
     if point.fault.starts_with("signal") {
         // strace ends as its program did.
@@ -141,7 +58,7 @@ fn hit(plugin: &Plugin<'_>, point: &Point, verb: &str, id: &str, pod: &Pod, conf
 }
 
 /// Runs a verb with the fault of each point, on several pods side by side, and cleans up after it.
-fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, killed: bool) {
+fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, fault: Fault) {
     let conf = Value::Object(plugin.conf.clone());
     let rest = scene.at_rest();
     let pod = scene.lab.pod();
@@ -159,7 +76,7 @@ fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, killed: bool) {
         Verb::Check => of_check,
         Verb::Del => of_del,
     };
-    let points = points(&record, killed);
+    let points = Point::sample(Point::all(&record, fault), SAMPLE);
     assert!(points.len() > 3, "{points:?}");
     let (next, struck) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -171,7 +88,7 @@ fn every_point(scene: &Scene, plugin: &Plugin<'_>, verb: Verb, killed: bool) {
                     let Some(point) = points.get(index) else {
                         return;
                     };
-                    let id = format!("k{index}-{}-{}", point.syscall, point.number);
+                    let id = format!("k{index}-{}", point.word());
                     if at_point(plugin, &pod, verb, point, &id) {
                         struck.fetch_add(1, Ordering::Relaxed);
                     }
@@ -227,112 +144,95 @@ fn at_point(plugin: &Plugin<'_>, pod: &Pod, verb: Verb, point: &Point, id: &str)
 #[test]
 fn add_killed_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Add, true);
+    every_point(&scene, &scene.plugin(), Verb::Add, Fault::Killed);
 }
 
 #[test]
 fn add_killed_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Add, true);
+    every_point(&scene, &scene.plugin(), Verb::Add, Fault::Killed);
 }
 
 #[test]
 fn del_killed_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Del, true);
+    every_point(&scene, &scene.plugin(), Verb::Del, Fault::Killed);
 }
 
 #[test]
 fn del_killed_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Del, true);
+    every_point(&scene, &scene.plugin(), Verb::Del, Fault::Killed);
 }
 
 #[test]
 fn check_killed_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Check, true);
+    every_point(&scene, &scene.plugin(), Verb::Check, Fault::Killed);
 }
 
 #[test]
 fn check_killed_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Check, true);
+    every_point(&scene, &scene.plugin(), Verb::Check, Fault::Killed);
 }
 
 #[test]
 fn check_failing_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Check, false);
+    every_point(&scene, &scene.plugin(), Verb::Check, Fault::Failing);
 }
 
 #[test]
 fn check_failing_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Check, false);
+    every_point(&scene, &scene.plugin(), Verb::Check, Fault::Failing);
 }
 
 #[test]
 fn add_failing_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Add, false);
+    every_point(&scene, &scene.plugin(), Verb::Add, Fault::Failing);
 }
 
 #[test]
 fn add_failing_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Add, false);
+    every_point(&scene, &scene.plugin(), Verb::Add, Fault::Failing);
 }
 
 #[test]
 fn del_failing_on_sqlite() {
     let scene = Scene::sqlite();
-    every_point(&scene, &scene.plugin(), Verb::Del, false);
+    every_point(&scene, &scene.plugin(), Verb::Del, Fault::Failing);
 }
 
 #[test]
 fn del_failing_on_etcd() {
     let scene = Scene::etcd();
-    every_point(&scene, &scene.plugin(), Verb::Del, false);
+    every_point(&scene, &scene.plugin(), Verb::Del, Fault::Failing);
 }
 
-#[test]
-fn the_ipam_plugin_killed_and_failing() {
-    let scene = Scene::sqlite();
-    for (verb, killed) in [
-        (Verb::Add, true),
-        (Verb::Del, true),
-        (Verb::Add, false),
-        (Verb::Del, false),
-    ] {
-        every_point(&scene, &scene.ipam(), verb, killed);
-    }
-}
-
-/// Makes all endpoints and addresses look years old, so that GC takes none for a newcomer.
-fn age(scene: &Scene) {
-    let etcdctl = |words: &[&str], stdin: &str| {
-        let mut command = inside(&scene.lab.fabric(), "etcdctl");
-        command
-            .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &scene.etcd.as_ref().unwrap().endpoint])
-            .args(words);
-        run(&mut command, stdin.as_bytes()).ok()
-    };
-    let endpoints = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
-    let keys = etcdctl(&["get", endpoints, "--prefix", "--keys-only"], "");
-    for key in keys.lines().filter(|key| !key.is_empty()) {
-        let value = etcdctl(&["get", key, "--print-value-only"], "");
-        let aged = (2024..2100).fold(value, |value, year| {
-            value.replace(&format!("\"{year}-"), "\"2020-")
-        });
-        etcdctl(&["put", key], aged.trim_end());
+/// The IPAM plugin alone, as another network plugin calls it.
+fn addresses_only(scene: &Scene) {
+    for verb in [Verb::Add, Verb::Del] {
+        for fault in [Fault::Killed, Fault::Failing] {
+            every_point(scene, &scene.ipam(), verb, fault);
+        }
     }
 }
 
 #[test]
-fn gc_killed_and_failing_on_etcd() {
-    let scene = Scene::etcd();
+fn the_ipam_plugin_killed_and_failing_on_sqlite() {
+    addresses_only(&Scene::sqlite());
+}
+
+#[test]
+fn the_ipam_plugin_killed_and_failing_on_etcd() {
+    addresses_only(&Scene::etcd());
+}
+
+fn gc(scene: &Scene) {
     let rest = scene.at_rest();
     let plugin = scene.plugin();
     let mut conf = plugin.conf.clone();
@@ -343,28 +243,37 @@ fn gc_killed_and_failing_on_etcd() {
         for (n, pod) in pods.iter().enumerate() {
             plugin.add(&format!("{n}-stale"), pod);
         }
-        age(&scene);
+        // So that GC takes none for a newcomer.
+        scene.age();
     };
     attach();
     let (_, record) = count(&plugin, "GC", "", &pods[0], &conf);
     assert_eq!(scene.traces(), rest, "GC by itself");
-    let points = [true, false].map(|killed| points(&record, killed));
     let (mut struck, mut tried) = (0, 0);
-    let step = if wants_all() { 1 } else { GC_STEP };
-    for point in points.iter().flatten().step_by(step) {
-        attach();
-        struck += usize::from(hit(&plugin, point, "GC", "", &pods[0], &conf));
-        tried += 1;
-        // The next GC, and DEL, finish what it began.
-        let again = plugin.call_with("GC", "", "", &[], &conf);
-        assert!(again.success(), "{point:?}: {again:?}");
-        assert_eq!(scene.traces(), rest, "{point:?}");
-        for (n, pod) in pods.iter().enumerate() {
-            plugin.del(&format!("{n}-stale"), pod);
+    for fault in [Fault::Killed, Fault::Failing] {
+        // GC has the node to itself, so its points come one after the other.
+        for point in &Point::sample(Point::all(&record, fault), SAMPLE / 3) {
+            attach();
+            struck += usize::from(hit(&plugin, point, "GC", "", &pods[0], &conf));
+            tried += 1;
+            // The next GC, and DEL, finish what it began.
+            let again = plugin.call_with("GC", "", "", &[], &conf);
+            assert!(again.success(), "{point:?}: {again:?}");
+            assert_eq!(scene.traces(), rest, "{point:?}");
+            for (n, pod) in pods.iter().enumerate() {
+                plugin.del(&format!("{n}-stale"), pod);
+            }
         }
     }
     assert!(struck * 2 > tried, "{struck} of {tried}");
 }
 
-/// GC has the node to itself, so its points come one after the other: of the sample every so many-th.
-const GC_STEP: usize = 3;
+#[test]
+fn gc_killed_and_failing_on_sqlite() {
+    gc(&Scene::sqlite());
+}
+
+#[test]
+fn gc_killed_and_failing_on_etcd() {
+    gc(&Scene::etcd());
+}

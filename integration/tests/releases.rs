@@ -255,3 +255,79 @@ fn r4_an_embedded_store_that_is_moved_away_while_the_agent_is_down() {
     plugin.del("again", &again);
     clean(node, &store);
 }
+
+/// A container of the matrix, with what is missing when it is deleted.
+struct Lost {
+    id: String,
+    pod: margay_integration::Pod,
+    conf: Value,
+}
+
+/// D05, REL04: each subset of {etcd, agent, namespace, previous result, `ipam`} is missing, DEL comes three times
+/// and succeeds each time; once all is back nothing is left.
+#[test]
+fn d05_del_with_each_subset_of_etcd_agent_namespace_result_and_ipam_missing() {
+    let lab = Lab::new(1);
+    let node = lab.node(1);
+    let mut etcd = Etcd::start(&lab);
+    let store = etcd.store();
+    let mut agent = Agent::start(node, &store, &[]);
+    let plugin = Plugin::new(node, &store);
+    for (etcd_away, agent_away) in [(false, false), (true, false), (false, true), (true, true)] {
+        let group: Vec<Lost> = (0..8u32)
+            .map(|missing| {
+                let is_missing = |part: u32| missing & (1 << part) != 0;
+                let id = format!("c{missing}-{etcd_away}-{agent_away}");
+                let pod = lab.pod();
+                let result = plugin.add(&id, &pod);
+                let mut conf = plugin.conf.clone();
+                conf.insert("prevResult".to_owned(), result);
+                if is_missing(0) {
+                    pod.delete();
+                }
+                match (is_missing(1), agent_away) {
+                    (true, true) => drop(conf.remove("prevResult")),
+                    (true, false) => {
+                        conf.insert(
+                            "prevResult".to_owned(),
+                            json!({"cniVersion": 7, "ips": "torn"}),
+                        );
+                    }
+                    _ => {}
+                }
+                if is_missing(2) {
+                    conf.remove("ipam");
+                }
+                Lost {
+                    id,
+                    pod,
+                    conf: Value::Object(conf),
+                }
+            })
+            .collect();
+        if agent_away {
+            agent.process.kill();
+        }
+        if etcd_away {
+            etcd.process.kill();
+        }
+        for _ in 0..3 {
+            for Lost { id, pod, conf } in &group {
+                deleted(&plugin.call_with("DEL", id, &pod.path(), &[], conf));
+            }
+            assert_eq!(links(node), "");
+        }
+        let waits = if etcd_away { group.len() } else { 0 };
+        assert_eq!(journal(node).len(), waits, "{etcd_away} {agent_away}");
+        if etcd_away {
+            etcd = Etcd::start(&lab);
+        }
+        if agent_away {
+            agent = Agent::start(node, &store, &[]);
+        }
+        eventually("the journal is empty", Duration::from_secs(30), || {
+            journal(node).is_empty()
+        });
+        clean(node, &store);
+    }
+}

@@ -62,6 +62,10 @@ impl Plugin for Ipam {
     }
 }
 
+/// musl's allocator maps memory for every other request, and unmaps it soon after.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     margay_plugin::run(&Ipam)
 }

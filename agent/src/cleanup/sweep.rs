@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use margay_ipam_core::{Allocator, Detach, Detached, IpamError, handle};
 use margay_model::Key;
+use margay_model::time::Timestamp;
 use margay_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{Sighting, Suspect, Watchlist};
-use crate::identity;
 use crate::metrics::{Metrics, figure};
 use crate::report::Status;
 
@@ -27,6 +27,10 @@ pub struct Sweep<S> {
     pub metrics: Metrics,
     /// Where what is held back is shown.
     pub status: watch::Sender<Status>,
+    /// When the machine started.
+    pub booted: Option<Timestamp>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
 }
 
 impl<S: Store> Sweep<S> {
@@ -37,13 +41,13 @@ impl<S: Store> Sweep<S> {
         mut sightings: mpsc::Receiver<Sighting>,
         mut accept: watch::Receiver<u64>,
     ) {
-        let mut list = Watchlist::new(self.grace, identity::booted());
+        let mut list = Watchlist::new(self.grace, self.booted);
         let mut held = None;
         accept.mark_unchanged();
         while let Some(sighting) = sightings.recv().await {
             let confirmed = held.is_some() && accept.has_changed().unwrap_or_default();
             accept.mark_unchanged();
-            let verdict = list.judge(sighting, Instant::now(), identity::now(), confirmed);
+            let verdict = list.judge(sighting, Instant::now(), (self.clock)(), confirmed);
             self.tell_held(held.as_deref(), verdict.held.as_deref());
             held = verdict.held;
             for (key, suspect) in verdict.release {
@@ -103,7 +107,7 @@ impl<S: Store> Sweep<S> {
             endpoint: Some(key.clone()),
             endpoint_at: Some(suspect.attachment.revision),
             hints: Vec::new(),
-            now: identity::now(),
+            now: (self.clock)(),
         };
         allocator.detach(&detach, &|| true).await
     }

@@ -2,6 +2,8 @@
 
 use clap::{Arg, ArgAction, Command};
 
+use crate::install;
+
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -22,7 +24,9 @@ pub(super) fn command() -> Command {
         .about(
             "The resident of a node: registers it, keeps its routes and endpoints right, reports",
         )
-        .after_help(environment_help())
+        .after_help(environment_help(SETTINGS, DATASTORE_HELP))
+        .subcommand_negates_reqs(true)
+        .subcommands(install::commands())
         .arg(
             Arg::new(DRY_RUN)
                 .long(DRY_RUN)
@@ -30,28 +34,35 @@ pub(super) fn command() -> Command {
                 .help("Print what would be changed in the kernel, change nothing, and end"),
         );
     for setting in SETTINGS {
-        let Some(flag) = setting.flag else { continue };
-        command = command.arg(Arg::new(flag).long(flag).value_name("VALUE").help(format!(
-            "{} [env: {}; default: {}]",
-            setting.help, setting.variable, setting.default
-        )));
+        command = command.args(argument(setting));
     }
     command
 }
 
-fn environment_help() -> String {
+/// The flag of a setting, where it has one.
+pub(crate) fn argument(setting: &Setting) -> Option<Arg> {
+    let help = format!(
+        "{} [env: {}; default: {}]",
+        setting.help, setting.variable, setting.default
+    );
+    let flag = setting.flag?;
+    Some(Arg::new(flag).long(flag).value_name("VALUE").help(help))
+}
+
+/// What is said of settings without a flag.
+pub(crate) fn environment_help(settings: &[Setting], more: &str) -> String {
     let mut text = String::from("Set by the environment alone:\n");
-    for setting in SETTINGS.iter().filter(|setting| setting.flag.is_none()) {
+    for setting in settings.iter().filter(|setting| setting.flag.is_none()) {
         text.push_str(&format!(
             "  {}\n          {} [default: {}]\n",
             setting.variable, setting.help, setting.default
         ));
     }
-    text.push_str("\nThe datastore is found by the variables that all programs share: ETCD_ENDPOINTS and the like.");
+    text.push_str(more);
     text
 }
 
-const fn both(
+pub(crate) const fn both(
     variable: &'static str,
     flag: &'static str,
     default: &'static str,
@@ -65,7 +76,11 @@ const fn both(
     }
 }
 
-const fn env(variable: &'static str, default: &'static str, help: &'static str) -> Setting {
+pub(crate) const fn env(
+    variable: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
     Setting {
         variable,
         flag: None,
@@ -74,6 +89,7 @@ const fn env(variable: &'static str, default: &'static str, help: &'static str) 
     }
 }
 
+pub(crate) const DATASTORE_HELP: &str = "\nThe datastore is found by the variables that all programs share: ETCD_ENDPOINTS and the like.";
 /// The flag that shows a plan without applying it.
 pub(super) const DRY_RUN: &str = "dry-run";
 
@@ -131,6 +147,12 @@ pub const SETTINGS: &[Setting] = &[
         "machine-id",
         "/etc/machine-id",
         "What tells this machine from others that claim the same node name",
+    ),
+    both(
+        "MARGAY_INSTALL_CNI",
+        "install-cni",
+        "false",
+        "Whether plugins and CNI configuration are put in place when the agent is ready, and kept there",
     ),
     both(
         "IP",

@@ -10,7 +10,7 @@ use margay_model::{Cidr, Family};
 use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
-use super::{DefaultPool, NodeAddress, Pattern, SETTINGS, Setting};
+use super::{DefaultPool, NodeAddress, Pattern, Setting};
 use crate::autodetect::Method;
 
 /// A value that a setting cannot have.
@@ -23,22 +23,24 @@ pub struct ConfigError {
 }
 
 /// Where texts come from.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
+    /// The settings that there are.
+    pub(crate) table: &'a [Setting],
     /// The name under which a setting was given, and its text.
-    pub(super) given: &'a dyn Fn(&Setting) -> Option<(String, String)>,
+    pub(crate) given: &'a dyn Fn(&Setting) -> Option<(String, String)>,
 }
 
 impl Source<'_> {
     /// The text of a setting by its variable, unless it is empty.
-    pub(super) fn text(&self, variable: &str) -> Option<String> {
+    pub(crate) fn text(&self, variable: &str) -> Option<String> {
         self.named(variable).map(|(_, value)| value)
     }
 
-    pub(super) fn words(&self, variable: &str) -> Vec<String> {
+    pub(crate) fn words(&self, variable: &str) -> Vec<String> {
         split(&self.text(variable).unwrap_or_default())
     }
 
-    pub(super) fn boolean(&self, variable: &str) -> Result<Option<bool>, ConfigError> {
+    pub(crate) fn boolean(&self, variable: &str) -> Result<Option<bool>, ConfigError> {
         self.read(variable, boolean)
     }
 
@@ -50,7 +52,7 @@ impl Source<'_> {
         self.read(variable, protocol)
     }
 
-    pub(super) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
+    pub(crate) fn duration(&self, variable: &str) -> Result<Option<Duration>, ConfigError> {
         self.read(variable, duration)
     }
 
@@ -78,7 +80,7 @@ impl Source<'_> {
         Ok(format.unwrap_or_default())
     }
 
-    pub(super) fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
+    pub(crate) fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
         self.read(variable, absolute)
     }
 
@@ -197,7 +199,8 @@ impl Source<'_> {
     }
 
     fn named(&self, variable: &str) -> Option<(String, String)> {
-        let setting = SETTINGS
+        let setting = self
+            .table
             .iter()
             .find(|setting| setting.variable == variable)?;
         let (name, value) = (self.given)(setting)?;
@@ -205,7 +208,7 @@ impl Source<'_> {
         (!value.is_empty()).then(|| (name, value.to_owned()))
     }
 
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         variable: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,

@@ -10,15 +10,15 @@ use crate::error::AgentError;
 
 /// Signals as values.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// Becomes true at SIGTERM or SIGINT.
-    pub(super) stop: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<bool>,
     /// Raised by SIGUSR1: the store is right as it is.
-    pub(super) accept: watch::Receiver<u64>,
+    pub(crate) accept: watch::Receiver<u64>,
 }
 
 /// Listens from now on. SIGHUP is heard and does nothing.
-pub(super) fn listen() -> Result<Signals, AgentError> {
+pub(crate) fn listen() -> Result<Signals, AgentError> {
     let mut terminate = open(SignalKind::terminate())?;
     let mut interrupt = open(SignalKind::interrupt())?;
     let mut accepted = open(SignalKind::user_defined1())?;

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use margay_cni::ValidAttachments;
 use margay_cni::error::{Error, code};
+use margay_cni::{Attachment, ValidAttachments};
 use margay_ipam_core::audit::{Allocation, allocations};
 use margay_ipam_core::{Allocator, NoCompanion, Release, block, handle};
 use margay_model::ipam::{Block, Handle};
-use margay_model::key::Owner;
+use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
-use margay_model::{Key, Prefix};
+use margay_model::{Key, Kind, Prefix};
 use margay_plugin::{Level, log};
 use margay_store::{Answer, Read, Store};
 
@@ -52,7 +52,31 @@ pub async fn check_addresses<S: Store>(
     Ok(())
 }
 
-/// Gives back what the node's blocks hold for containers of the network that are not on the list, newcomers
+/// Endpoints of workloads on a node, as far as they can be read.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn recorded<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEndpoint>, Error> {
+    let page = store
+        .list(&Prefix::Resources(Kind::WorkloadEndpoint))
+        .await
+        .map_err(|error| from_store(&error))?;
+    let entries = page.entries.iter();
+    Ok(entries
+        .filter_map(|entry| WorkloadEndpoint::decode(&entry.value).ok())
+        .filter(|endpoint| endpoint.spec.node.as_deref() == Some(node))
+        .collect())
+}
+
+/// The attachment that an endpoint records; `None` where it is no container's.
+pub fn attachment(endpoint: &WorkloadEndpoint) -> Option<Attachment> {
+    Some(Attachment {
+        container_id: endpoint.spec.container_id.clone()?,
+        ifname: endpoint.spec.endpoint.clone()?,
+    })
+}
+
+/// Gives back what is held on the node for containers of the network that are not on the list, newcomers
 /// excepted. Goes on after failures and returns them.
 ///
 /// # Errors
@@ -65,7 +89,7 @@ pub async fn give_back_leaks<S: Store>(
     began: Timestamp,
 ) -> Result<Vec<Error>, Error> {
     let mut failures = Vec::new();
-    for allocation in held(store, node).await? {
+    for allocation in held(store).await? {
         if is_leaked(&allocation, node, network, valid, began) {
             let gone = give_back(store, node, &allocation, began).await;
             failures.extend(gone.err());
@@ -79,21 +103,15 @@ pub fn is_old(at: Timestamp, began: Timestamp) -> bool {
     at.seconds + NEWCOMER <= began.seconds
 }
 
-/// What the node's blocks hold.
-async fn held<S: Store>(store: &S, node: &str) -> Result<Vec<Allocation>, Error> {
-    let affinities = store
-        .list(&Prefix::Affinities(Owner::Host(node.to_owned())))
-        .await
-        .map_err(|error| from_store(&error))?;
-    let reads = affinities
-        .entries
+/// What all blocks hold: an address may be borrowed from another node's block, and a block may be nobody's.
+async fn held<S: Store>(store: &S) -> Result<Vec<Allocation>, Error> {
+    let page = store.list(&Prefix::Blocks).await;
+    let entries = page.map_err(|error| from_store(&error))?.entries;
+    let blocks = entries
         .iter()
-        .filter_map(|entry| match &entry.key {
-            Key::Affinity(_, cidr) => Some(Read::Get(Key::Block(*cidr))),
-            _ => None,
-        })
-        .collect();
-    Ok(allocations(&read_blocks(store, reads).await?).collect())
+        .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+        .collect::<Vec<Block>>();
+    Ok(allocations(&blocks).collect())
 }
 
 async fn read_blocks<S: Store>(store: &S, reads: Vec<Read>) -> Result<Vec<Block>, Error> {

@@ -18,7 +18,7 @@ mod turn;
 
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
-pub use held::{check_addresses, give_back_leaks, is_old};
+pub use held::{attachment, check_addresses, give_back_leaks, is_old, recorded};
 pub use hints::Hints;
 pub use keys::{
     CONTAINER_KEYS, FEATURE_KEYS, IPAM_KEYS, KEYS, KUBERNETES_KEYS, POLICY_KEYS, check,

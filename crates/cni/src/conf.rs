@@ -268,6 +268,18 @@ impl NetConf {
 }
 
 impl ValidAttachments {
+    /// The same, with these to be kept as well.
+    #[must_use]
+    pub fn and(self, more: impl IntoIterator<Item = Attachment>) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::Known(mut set) => {
+                set.extend(more);
+                Self::Known(set)
+            }
+        }
+    }
+
     /// Whether this attachment must be kept.
     pub fn keeps(&self, container_id: &str, ifname: &str) -> bool {
         match self {

@@ -146,6 +146,47 @@ impl Config {
         Self::from_sources(&[Source::ENV], env)
     }
 
+    /// The keys of a CNI configuration that lead to the same store. A password is among them where there is one.
+    ///
+    /// # Errors
+    /// A certificate or key is given as text, for which a CNI configuration has no key.
+    pub fn to_cni(&self) -> Result<Map<String, Value>, ConfigError> {
+        let etcd = match &self.backend {
+            Backend::Sqlite { path } => {
+                return Ok(object([
+                    (Setting::Type, Some("sqlite".to_owned())),
+                    (Setting::Path, Some(path.display().to_string())),
+                ]));
+            }
+            Backend::Etcd(etcd) => etcd,
+        };
+        let file = |pem: &Option<(String, Pem)>| match pem {
+            None => Ok(None),
+            Some((_, Pem::File(path))) => Ok(Some(path.display().to_string())),
+            Some((key, Pem::Inline(_))) => Err(ConfigError::new(
+                key,
+                "(inline)",
+                "a CNI configuration can only name a file",
+                "give the file",
+            )),
+        };
+        Ok(object([
+            (Setting::Type, Some("etcdv3".to_owned())),
+            (Setting::Endpoints, Some(etcd.endpoints.join(","))),
+            (Setting::CaFile, file(&etcd.ca)?),
+            (Setting::CertFile, file(&etcd.certificate)?),
+            (Setting::KeyFile, file(&etcd.key)?),
+            (
+                Setting::User,
+                etcd.login.as_ref().map(|(user, _)| user.clone()),
+            ),
+            (
+                Setting::Password,
+                etcd.login.as_ref().map(|(_, password)| password.clone()),
+            ),
+        ]))
+    }
+
     fn from_sources(
         sources: &[Source<'_>],
         env: &dyn Fn(&str) -> Option<String>,
@@ -464,6 +505,14 @@ impl Lookup<'_> {
     }
 }
 
+/// Settings by their names in a CNI configuration.
+fn object<const N: usize>(settings: [(Setting, Option<String>); N]) -> Map<String, Value> {
+    let named = |(setting, value): (Setting, Option<String>)| {
+        Some((setting.name(Names::Cni).to_owned(), value?.into()))
+    };
+    settings.into_iter().filter_map(named).collect()
+}
+
 /// Where the embedded store is when nothing else is said.
 pub const DEFAULT_STORE_PATH: &str = "/var/lib/margay/store.db";
 const FILE_KIND: &str = "CalicoAPIConfig";
@@ -512,6 +561,25 @@ mod tests {
             Backend::Sqlite {
                 path: "/x/y.db".into()
             }
+        );
+    }
+
+    #[test]
+    fn settings_become_keys_of_a_cni_configuration_and_back() {
+        let etcd = json!({"datastore_type": "etcdv3", "etcd_endpoints": "https://a:1,https://b:2",
+            "etcd_ca_cert_file": "/ca", "etcd_cert_file": "/cert", "etcd_key_file": "/key",
+            "etcd_username": "u", "etcd_password": "p"});
+        let sqlite = json!({"datastore_type": "sqlite", "store_path": "/x/y.db"});
+        for conf in [etcd, sqlite] {
+            let config = cni(conf.clone()).unwrap();
+            assert_eq!(Value::Object(config.to_cni().unwrap()), conf);
+        }
+        let file = json!({"kind": FILE_KIND, "spec": {"etcdEndpoints": "https://a:1", "etcdCACert": "pem"}});
+        let config = Config::from_file(&file, &|_| None).unwrap();
+        let error = config.to_cni().unwrap_err().to_string();
+        assert!(
+            error.contains("etcdCACert") && error.contains("give the file"),
+            "{error}"
         );
     }
 

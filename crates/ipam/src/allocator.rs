@@ -55,6 +55,15 @@ pub struct Request {
     pub now: Timestamp,
 }
 
+/// What an address may not be, beside what the cluster reserves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The only range of any pool from which one may come.
+    pub within: Option<Cidr>,
+    /// Addresses that somebody else is about to take.
+    pub without: Vec<IpAddr>,
+}
+
 /// An address that was assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
@@ -257,6 +266,55 @@ impl<'s, S: Store> Allocator<'s, S> {
         }
     }
 
+    /// Chooses addresses as [`Allocator::assign`] would, and assigns none. Blocks are claimed where the node
+    /// needs more, so that no other node is led to the same addresses: an [`Want::Exact`] of what was chosen then
+    /// meets nobody but this node's other callers.
+    ///
+    /// # Errors
+    /// As [`Allocator::assign`].
+    pub async fn choose(
+        &self,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<Assignment, IpamError> {
+        let owner = owner_facts(request);
+        let demand = demand(request, &owner);
+        let mut attempts = Attempts::new(&request.node);
+        loop {
+            let mut view = View::default();
+            let reads = plan::first_reads(&demand, &request.hints);
+            self.begin(&mut view, demand.node, reads, &mut NoCompanion)
+                .await?;
+            view.reserved = view.reserved.with(limits.without.iter().copied());
+            if let Some(range) = limits.within {
+                view.reserved = view.reserved.outside(range);
+            }
+            let commit = loop {
+                match plan::next(&view, &demand) {
+                    Step::Fail(error) => return Err(error),
+                    Step::Commit(commit) => break commit,
+                    Step::Read(reads) => {
+                        let snapshot = self.store.read_many(&reads).await?;
+                        absorb(&mut view, demand.node, &reads, snapshot)?;
+                    }
+                }
+            };
+            let batch = Batch {
+                writes: commit.claim,
+            };
+            if !batch.writes.is_empty()
+                && let Outcome::Conflict(now) = self.store.commit(&batch).await?
+            {
+                attempts.failed(&batch, &now).await?;
+                continue;
+            }
+            return Ok(Assignment::Made {
+                assigned: commit.assigned,
+                hints: commit.own_blocks,
+            });
+        }
+    }
+
     /// The first round trip: the allocator's reads and the companion's.
     pub(crate) async fn begin<C: Companion>(
         &self,
@@ -279,7 +337,16 @@ impl<'s, S: Store> Allocator<'s, S> {
 
     /// Whether a commit whose fate is unknown was applied: an owner's timestamp is as good as a nonce.
     async fn took_effect(&self, commit: &Commit, demand: &Demand<'_>) -> Result<bool, IpamError> {
-        for assigned in &commit.assigned {
+        // What was held before tells nothing of this commit.
+        let mut made = commit
+            .assigned
+            .iter()
+            .filter(|it| !it.held_before)
+            .peekable();
+        if made.peek().is_none() {
+            return Ok(false);
+        }
+        for assigned in made {
             let Some(entry) = self.store.get(&Key::Block(assigned.block)).await? else {
                 return Ok(false);
             };
@@ -290,7 +357,7 @@ impl<'s, S: Store> Allocator<'s, S> {
                 attribute.handle_id.as_deref() == Some(demand.handle)
                     && attribute.secondary == *demand.owner
             });
-            if !ours && !assigned.held_before {
+            if !ours {
                 return Ok(false);
             }
         }

@@ -20,7 +20,9 @@ pub mod pool;
 pub mod release;
 pub mod reservation;
 
-pub use allocator::{Allocator, Assigned, Assignment, Companion, NoCompanion, Request, Want};
+pub use allocator::{
+    Allocator, Assigned, Assignment, Companion, Limits, NoCompanion, Request, Want,
+};
 pub use detach::{Detach, Detached};
 pub use error::{IpamError, PoolRefusal, Refusal};
 pub use release::{Release, ReleaseCompanion, Released};

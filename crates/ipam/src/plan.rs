@@ -62,6 +62,9 @@ pub enum Step {
 pub struct Commit {
     /// The writes, ordered so that each prefix of them is a safe state.
     pub writes: Vec<Write>,
+    /// Those of the writes that only make blocks the node's own, without an address taken from them; empty
+    /// where it needs no further block.
+    pub claim: Vec<Write>,
     /// The addresses, in the order of the wants.
     pub assigned: Vec<Assigned>,
     /// The node's blocks from which it took addresses now, to be read first the next time.
@@ -328,7 +331,7 @@ fn from_own_blocks(
         own.extend(
             draft
                 .own(family)
-                .filter(|cidr| pool.cidr.covers(cidr))
+                .filter(|cidr| pool.cidr.covers(cidr) && !view.reserved.excludes(cidr))
                 .map(|cidr| (cidr, *pool)),
         );
     }
@@ -372,7 +375,8 @@ fn fresh_block(
 ) -> Result<Option<Cidr>, Stop> {
     let family = pool.cidr.family();
     let mut unknown = Vec::new();
-    for cidr in candidates::blocks(pool.cidr, pool.block_size, demand.node).take(PROBES) {
+    let range = view.reserved.range_within(pool.cidr, pool.block_size);
+    for cidr in candidates::blocks(range, pool.block_size, demand.node).take(PROBES) {
         match draft.slot(cidr) {
             Slot::Absent => return Ok(Some(cidr)),
             Slot::Unknown => unknown.push(Read::Exists(Key::Block(cidr))),
@@ -388,7 +392,7 @@ fn fresh_block(
     if !view.keys_known(family) {
         return Err(Stop::Read(vec![Read::Keys(Prefix::BlocksOf(family))]));
     }
-    Ok(candidates::blocks(pool.cidr, pool.block_size, demand.node)
+    Ok(candidates::blocks(range, pool.block_size, demand.node)
         .find(|cidr| matches!(draft.slot(*cidr), Slot::Absent)))
 }
 
@@ -408,7 +412,7 @@ fn from_foreign_blocks(
     for pool in pools {
         let within: Vec<Cidr> = view
             .existing(family)
-            .filter(|cidr| pool.cidr.covers(cidr))
+            .filter(|cidr| pool.cidr.covers(cidr) && !view.reserved.excludes(cidr))
             .collect();
         if within.is_empty() {
             continue;

@@ -8,6 +8,7 @@ use margay_model::Cidr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     ranges: Vec<Cidr>,
+    only: Option<Cidr>,
 }
 
 impl Reservations {
@@ -18,12 +19,41 @@ impl Reservations {
                 .into_iter()
                 .filter_map(|text| text.parse().ok())
                 .collect(),
+            only: None,
         }
+    }
+
+    /// The same, and more addresses.
+    #[must_use]
+    pub fn with(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.ranges.extend(addresses.into_iter().map(Cidr::host));
+        self
+    }
+
+    /// The same, and everything outside `range`.
+    #[must_use]
+    pub fn outside(mut self, range: Cidr) -> Self {
+        self.only = Some(range);
+        self
     }
 
     /// Whether the address is reserved.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(address))
+        self.only.is_some_and(|range| !range.contains(address))
+            || self.ranges.iter().any(|range| range.contains(address))
+    }
+
+    /// Whether all of `cidr` lies outside the only range that may be used.
+    pub fn excludes(&self, cidr: &Cidr) -> bool {
+        self.only.is_some_and(|range| !range.overlaps(cidr))
+    }
+
+    /// The part of a pool in which blocks of prefix length `size` may be looked for: the smallest whole number of
+    /// blocks that holds all that may be used.
+    pub fn range_within(&self, pool: Cidr, size: u8) -> Cidr {
+        let inside = self.only.filter(|range| pool.covers(range));
+        let whole = inside.and_then(|range| Cidr::new(range.address(), range.length().min(size)));
+        whole.unwrap_or(pool)
     }
 
     /// How many addresses of `cidr` are reserved, where reservations do not overlap each other.

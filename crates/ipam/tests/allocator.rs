@@ -264,7 +264,8 @@ async fn a_repeated_request_gets_the_same_address() {
     };
     assert!(assigned[0].held_before);
     assert_eq!([assigned[0].address.to_string()], first[..]);
-    assert_eq!(memory.revision(), before, "nothing is written");
+    let written = Revision(before.0 + 1);
+    assert_eq!(memory.revision(), written, "the handle is written anew");
     let other = Request {
         interface: "eth1".into(),
         ..asked.clone()
@@ -280,6 +281,73 @@ async fn a_repeated_request_gets_the_same_address() {
     let released = allocator.release(&of_eth1, &mut NoCompanion).await.unwrap();
     assert_eq!(released.addresses[0].to_string(), second[0]);
     assert_eq!(addresses(assign(&memory, &asked).await), first);
+}
+
+/// A store whose commits are still on their way when their sender has gone.
+struct InFlight {
+    memory: Memory,
+    sent: std::sync::Mutex<Option<Batch>>,
+}
+
+impl Store for InFlight {
+    async fn read_many(&self, reads: &[Read]) -> Result<Snapshot, StoreError> {
+        self.memory.read_many(reads).await
+    }
+
+    async fn list_page(
+        &self,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
+        self.memory.list_page(prefix, after, limit, at).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Outcome, StoreError> {
+        *self.sent.lock().unwrap() = Some(batch.clone());
+        Err(StoreError::Unknown {
+            target: "a slow network".to_owned(),
+            operation: "commit",
+            reason: "no answer yet".to_owned(),
+        })
+    }
+
+    async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
+        self.memory.watch(prefix, after).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.memory.grant_lease(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.memory.keep_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.memory.revoke_lease(lease).await
+    }
+}
+
+#[tokio::test]
+async fn r1_a_release_still_on_its_way_does_not_take_what_a_repeated_request_got() {
+    let memory = cluster();
+    let wanted = request("n1", "net.c", vec![want(Family::V4)]);
+    let first = addresses(assign(&memory, &wanted).await);
+    let slow = InFlight {
+        memory: memory.clone(),
+        sent: std::sync::Mutex::default(),
+    };
+    let released = Allocator::new(&slow)
+        .release(&release("n1", "net.c"), &mut NoCompanion)
+        .await;
+    assert!(released.is_err(), "{released:?}");
+    assert_eq!(addresses(assign(&memory, &wanted).await), first);
+    let late = slow.sent.lock().unwrap().take().unwrap();
+    let outcome = memory.commit(&late).await.unwrap();
+    assert!(matches!(outcome, Outcome::Conflict(_)), "{outcome:?}");
+    assert_eq!(addresses(assign(&memory, &wanted).await), first);
 }
 
 #[tokio::test]

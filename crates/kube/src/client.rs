@@ -1,15 +1,15 @@
-//! GETs on one connection.
+//! Requests on one connection.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::access::Access;
 use crate::error::Error;
-use crate::objects::{Namespace, Node, Pod};
+use crate::objects::{Namespace, Node, Pod, Token};
 use crate::tls;
 
 /// A client of one API server. It connects for the first request and keeps the connection.
@@ -32,7 +32,7 @@ pub struct Client {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     authorization: Option<HeaderValue>,
     limit: Duration,
-    connection: Option<SendRequest<Empty<Bytes>>>,
+    connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -132,8 +132,44 @@ impl Client {
         }
     }
 
+    /// A fresh token of a service account (authentication.k8s.io/v1 TokenRequest), valid for about so long; the
+    /// server may give it a shorter life. Nothing is stored at the server.
+    ///
+    /// # Errors
+    /// As [`Client::pod`].
+    pub async fn token(
+        &mut self,
+        namespace: &str,
+        account: &str,
+        lifetime: Duration,
+    ) -> Result<Token, Error> {
+        let path = format!(
+            "/api/v1/namespaces/{}/serviceaccounts/{}/token",
+            segment(namespace),
+            segment(account)
+        );
+        let request = json!({
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "spec": {"expirationSeconds": lifetime.as_secs()},
+        });
+        let body = Bytes::from(request.to_string());
+        let object = format!("a token of service account {namespace}/{account}");
+        self.call(Method::POST, &path, body, object).await
+    }
+
     async fn get<T: DeserializeOwned>(&mut self, path: &str, object: String) -> Result<T, Error> {
-        let answered = timeout(self.limit, self.exchange(path)).await;
+        self.call(Method::GET, path, Bytes::new(), object).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        object: String,
+    ) -> Result<T, Error> {
+        let answered = timeout(self.limit, self.exchange(method, path, body)).await;
         let (status, body) = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => {
@@ -151,7 +187,7 @@ impl Client {
                 });
             }
         };
-        if status != StatusCode::OK {
+        if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
             return Err(self.refusal(status, &body, object));
         }
         serde_json::from_slice(&body).map_err(|error| Error::Answer {
@@ -163,22 +199,28 @@ impl Client {
     }
 
     /// Sends a request and reads the whole answer.
-    async fn exchange(&mut self, path: &str) -> Result<(StatusCode, Bytes), String> {
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
         let mut connection = match self.connection.take() {
             Some(open) if !open.is_closed() => open,
             _ => self.connect().await?,
         };
         let mut request = Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(format!("{}{path}", self.base))
             .header(HOST, &self.authority)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, JSON)
+            .header(CONTENT_TYPE, JSON)
             .header(USER_AGENT, USER_AGENT_TEXT);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|error| error.to_string())?;
         let response = connection
             .send_request(request)
@@ -194,7 +236,7 @@ impl Client {
         Ok((status, body))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|error| error.to_string())?;
@@ -235,7 +277,7 @@ impl Client {
 }
 
 /// Speaks HTTP on a stream; the connection lives in a task of its own.
-async fn serve<T>(stream: T) -> Result<SendRequest<Empty<Bytes>>, String>
+async fn serve<T>(stream: T) -> Result<SendRequest<Full<Bytes>>, String>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -283,6 +325,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const USER_AGENT_TEXT: &str = concat!("margay/", env!("CARGO_PKG_VERSION"));
 /// A pod is at most what etcd takes, 1.5 MB; this leaves room for spelling it out.
 const MOST_BYTES: usize = 8 << 20;

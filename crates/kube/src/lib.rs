@@ -1,4 +1,4 @@
-//! What the plugins ask a Kubernetes API server: a pod, its namespace, a node.
+//! What is asked of a Kubernetes API server: a pod, its namespace, a node; a token for those who ask that.
 //!
 //! A plugin lives for milliseconds and needs two objects, so there is no watch, no cache and no
 //! discovery here: one connection, and a few GETs on it, each with a deadline. HTTP and TLS are those
@@ -6,7 +6,7 @@
 //! YAML; its parser is the one below serde-saphyr, without that crate's error rendering and character
 //! tables, which would weigh more than all the rest.
 //!
-//! It must never write anything, and never show a token.
+//! It must never change anything at the server, and never show a token.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -32,4 +32,6 @@ mod yaml;
 pub use access::{Access, Secret};
 pub use client::Client;
 pub use error::Error;
-pub use objects::{Container, ContainerPort, Namespace, Node, NodeSpec, ObjectMeta, Pod, PodSpec};
+pub use objects::{
+    Container, ContainerPort, Namespace, Node, NodeSpec, ObjectMeta, Pod, PodSpec, Token,
+};

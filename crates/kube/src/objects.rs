@@ -1,6 +1,8 @@
 //! The parts of Kubernetes objects (core/v1) that are read. `null` counts as absent.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -8,6 +10,9 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ObjectMeta {
+    /// The identity of the object: one of the same name that is created anew has another.
+    #[serde(deserialize_with = "null_is_default")]
+    pub uid: String,
     /// The prefix from which a controller made the name; empty where it did not.
     #[serde(deserialize_with = "null_is_default")]
     pub generate_name: String,
@@ -79,6 +84,46 @@ pub struct ContainerPort {
 pub struct Namespace {
     /// Its metadata.
     pub metadata: ObjectMeta,
+}
+
+/// A token of a service account, as a TokenRequest is answered.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Token {
+    spec: TokenSpec,
+    status: TokenStatus,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TokenSpec {
+    expiration_seconds: u64,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct TokenStatus {
+    token: String,
+}
+
+impl Token {
+    /// The token itself.
+    pub fn expose(&self) -> &str {
+        &self.status.token
+    }
+
+    /// How long it is valid from when it was given.
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_secs(self.spec.expiration_seconds)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("lifetime", &self.lifetime())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A node.

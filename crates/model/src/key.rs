@@ -69,6 +69,8 @@ pub enum Key {
     NodeLease(String),
     /// Margay: written once the first pool of the cluster has existed.
     PoolMarker,
+    /// Margay: a network of Docker's, by its id.
+    DockerNetwork(String),
 }
 
 /// Who an affinity binds a block to.
@@ -112,6 +114,8 @@ pub enum Prefix {
     },
     /// All node leases.
     NodeLeases,
+    /// All of Docker's networks.
+    DockerNetworks,
     /// Everything Calico keeps.
     Calico,
     /// Everything Margay keeps for itself.
@@ -185,6 +189,7 @@ impl Key {
             }
             Self::NodeLease(node) => format!("{NODE_LEASES}{node}"),
             Self::PoolMarker => POOL_MARKER.to_owned(),
+            Self::DockerNetwork(id) => format!("{DOCKER_NETWORKS}{id}"),
         }
     }
 
@@ -219,6 +224,9 @@ impl Key {
         }
         if let Some(node) = path.strip_prefix(NODE_LEASES) {
             return segment(node).map(|node| Self::NodeLease(node.to_owned()));
+        }
+        if let Some(id) = path.strip_prefix(DOCKER_NETWORKS) {
+            return segment(id).map(|id| Self::DockerNetwork(id.to_owned()));
         }
         match path {
             IPAM_CONFIG => Some(Self::IpamConfig),
@@ -284,6 +292,7 @@ impl Prefix {
                 format!("{FELIX2}{region}/host/{host}/workload/")
             }
             Self::NodeLeases => NODE_LEASES.to_owned(),
+            Self::DockerNetworks => DOCKER_NETWORKS.to_owned(),
             Self::Calico => "/calico/".to_owned(),
             Self::Margay => "/margay/".to_owned(),
         }
@@ -368,6 +377,7 @@ const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
 const FELIX1: &str = "/calico/felix/v1/";
 const FELIX2: &str = "/calico/felix/v2/";
 const NODE_LEASES: &str = "/margay/v1/node-leases/";
+const DOCKER_NETWORKS: &str = "/margay/v1/docker/networks/";
 const POOL_MARKER: &str = "/margay/v1/pool-existed";
 
 #[cfg(test)]
@@ -392,6 +402,7 @@ mod tests {
             "/calico/felix/v1/host/cp-h4/endpoint/eth0",
             "/margay/v1/node-leases/n1",
             "/margay/v1/pool-existed",
+            "/margay/v1/docker/networks/a230012d26c0",
         ] {
             assert_eq!(
                 Key::parse(path).map(|key| key.path()).as_deref(),

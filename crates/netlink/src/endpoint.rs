@@ -52,7 +52,25 @@ pub enum Removal {
 /// step that failed.
 pub async fn setup(plan: &EndpointPlan, host: &Netlink, container: &Namespace) -> Result<Applied> {
     let inside = Netlink::open(container)?;
-    create(plan, host, &inside).await?;
+    make(plan, host, &inside, true).await
+}
+
+/// Makes an endpoint's pair with both ends in the host's namespace, and sets up the host end: for a runtime that
+/// moves the container's end into its sandbox, names and configures it itself. Otherwise as [`setup`].
+///
+/// # Errors
+/// As [`setup`].
+pub async fn setup_unplaced(plan: &EndpointPlan, host: &Netlink) -> Result<Applied> {
+    make(plan, host, host, false).await
+}
+
+async fn make(
+    plan: &EndpointPlan,
+    host: &Netlink,
+    inside: &Netlink,
+    placed: bool,
+) -> Result<Applied> {
+    create(plan, host, inside).await?;
     // Not looked up by name from here on, so that no one else's interface is ever touched.
     let created = match host.link(&plan.veth.host_name).await {
         // Once more: what was just made cannot be removed without its index.
@@ -70,7 +88,7 @@ pub async fn setup(plan: &EndpointPlan, host: &Netlink, container: &Namespace) -
         container_ifindex,
         mac: plan.veth.container_mac,
     };
-    match configure(plan, applied, host, &inside).await {
+    match configure(plan, applied, host, placed.then_some(inside)).await {
         Ok(()) => Ok(applied),
         Err(error) => {
             // The first failure is the one that matters; what remains is found by its name.
@@ -213,11 +231,12 @@ fn create_failed(plan: &EndpointPlan, source: RequestError) -> Error {
     }
 }
 
+/// Sets up the host end, and the container's where `inside` says in which namespace it is.
 async fn configure(
     plan: &EndpointPlan,
     applied: Applied,
     host: &Netlink,
-    inside: &Netlink,
+    inside: Option<&Netlink>,
 ) -> Result<()> {
     let veth = &plan.veth;
     let outside = End {
@@ -226,17 +245,19 @@ async fn configure(
         name: &veth.host_name,
         mark: Some(&veth.mark),
     };
-    let within = End {
-        netlink: inside,
+    let within = inside.map(|netlink| End {
+        netlink,
         index: applied.container_ifindex,
         name: &veth.container_name,
         mark: None,
-    };
+    });
     // The host end first: the container's coming up gives both their carrier, and by then the
     // settings that act on it (no link-local address of the kernel's making) are in force.
     outside.prepare(&plan.host).await?;
-    within.prepare(&plan.container).await?;
-    within.fill(&plan.container).await?;
+    if let Some(within) = within {
+        within.prepare(&plan.container).await?;
+        within.fill(&plan.container).await?;
+    }
     outside.fill(&plan.host).await?;
     // The host end came up before it had a carrier, and the kernel gives it its queue in a worker, which
     // may be late: until then it drops what is sent. RTM_GETLINK makes the kernel do that work at once

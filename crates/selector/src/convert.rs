@@ -49,6 +49,15 @@ impl Selector {
         }
     }
 
+    /// The opposite condition.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        match self.0 {
+            Expr::Not(inner) => Self(*inner),
+            operand => Self(Expr::Not(Box::new(operand))),
+        }
+    }
+
     /// A namespace selector as a condition on endpoints: labels get the prefix `pcns.`, `all()` becomes
     /// "in some namespace" and `global()` "in none".
     #[must_use]
@@ -64,6 +73,16 @@ impl Selector {
     #[must_use]
     pub fn on_service_account(&self) -> Self {
         Self(self.0.rewritten("pcsa.", &|expr| expr))
+    }
+
+    /// The service account selector of a global policy as a condition on endpoints: as
+    /// [`Selector::on_service_account`], but `all()` becomes "under some service account".
+    #[must_use]
+    pub fn under_service_account(&self) -> Self {
+        Self(self.0.rewritten("pcsa.", &|expr| match expr {
+            Expr::All => Expr::Has(SERVICE_ACCOUNT_LABEL.to_owned()),
+            other => other,
+        }))
     }
 }
 
@@ -130,6 +149,11 @@ mod tests {
             parse("a != 'b'").on_service_account(),
             parse("pcsa.a != 'b'")
         );
+        assert_eq!(parse("all()").on_service_account(), parse("all()"));
+        assert_eq!(
+            parse("all() && has(a)").under_service_account(),
+            parse("has(projectcalico.org/serviceaccount) && has(pcsa.a)")
+        );
     }
 
     #[test]
@@ -141,6 +165,12 @@ mod tests {
             parse("has(a) || has(b)").and(parse("has(c)")),
             parse("(has(a) || has(b)) && has(c)")
         );
+    }
+
+    #[test]
+    fn negation_is_its_own_opposite() {
+        assert_eq!(parse("has(a)").negated(), parse("!has(a)"));
+        assert_eq!(parse("has(a)").negated().negated(), parse("has(a)"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The selector language: parse, print, evaluate.
+//! The selector language: parse, print, evaluate, index.
 //!
 //! A selector is a condition on labels, such as `role == 'db' && !has(retired)`. It never touches the
 //! objects whose labels it tests: a caller brings a [`Labels`] and gets a yes or a no.
@@ -13,6 +13,7 @@
 //! ```
 
 mod convert;
+mod index;
 mod labels;
 mod parse;
 mod print;
@@ -21,6 +22,7 @@ mod validate;
 use std::str::FromStr;
 
 pub use convert::{NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL};
+pub use index::{Change, Index, ItemId, SelectorId};
 pub use labels::Labels;
 pub use parse::ParseError;
 pub use validate::{GlobalUse, InvalidSelector, MAX_LENGTH, validate};

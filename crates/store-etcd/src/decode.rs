@@ -2,7 +2,7 @@
 
 use etcd_client::{KeyValue, ResponseHeader, TxnOpResponse};
 use margay_model::Key;
-use margay_store::{Entry, LeaseId, Revision};
+use margay_store::{Entry, LeaseId, Revision, StoreId};
 
 /// `None` for what is no key of ours.
 pub(crate) fn entry(pair: &KeyValue) -> Option<Entry> {
@@ -20,6 +20,11 @@ pub(crate) fn key(pair: &KeyValue) -> Option<Key> {
 
 pub(crate) fn revision(header: Option<&ResponseHeader>) -> Revision {
     Revision(header.map_or(0, ResponseHeader::revision))
+}
+
+/// A cluster that is made from a backup has another id than the one that was backed up.
+pub(crate) fn store(header: Option<&ResponseHeader>) -> StoreId {
+    StoreId(header.map_or(0, ResponseHeader::cluster_id))
 }
 
 /// The entries of each read of a transaction; other operations have none.

@@ -12,7 +12,7 @@ use etcd_client::{GetOptions, LeaseGrantOptions, SortOrder, SortTarget, Txn, Txn
 use margay_model::{Key, Prefix};
 use margay_store::{
     Answer, Batch, LeaseId, MAX_OPS, Outcome, Page, Read, Revision, Snapshot, Store, StoreError,
-    Watch,
+    StoreId, Watch,
 };
 
 use crate::call::{Call, Cluster, Member};
@@ -85,13 +85,20 @@ impl Store for Etcd {
                 async move { member.kv().txn(txn).await.map_err(Fault::from) }
             })
             .await?;
-        let revision = decode::revision(response.header());
+        let (store, revision) = (
+            decode::store(response.header()),
+            decode::revision(response.header()),
+        );
         let answers = decode::ranges(response.op_responses());
         let answers: Vec<_> = answers.map(|entries| Answer { entries }).collect();
         if answers.len() != reads.len() {
             return Err(call.failed("the answer is not of this question".to_owned()));
         }
-        Ok(Snapshot { revision, answers })
+        Ok(Snapshot {
+            store,
+            revision,
+            answers,
+        })
     }
 
     async fn list_page(
@@ -103,6 +110,7 @@ impl Store for Etcd {
     ) -> Result<Page, StoreError> {
         let call = self.call("list");
         let mut page = Page {
+            store: StoreId::default(),
             revision: at.unwrap_or_default(),
             entries: Vec::new(),
             more: true,
@@ -137,6 +145,7 @@ impl Store for Etcd {
             if page.revision == Revision(0) {
                 page.revision = decode::revision(response.header());
             }
+            page.store = decode::store(response.header());
             page.more = response.more();
             let found = response.take_kvs();
             match found.last() {

@@ -20,19 +20,19 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let file = Arc::clone(&self.file);
         self.run(operation, move |until, stage| {
-            file.with(until, |connection| {
+            file.with(until, |connection, id| {
                 stage.still_wanted()?;
                 let transaction = connection.transaction()?;
-                let tables = Tables::of(&transaction)?;
+                let tables = Tables::of(&transaction, id)?;
                 if !tables.has_ended_leases()? {
                     return act(&tables);
                 }
                 drop(transaction);
                 let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                Tables::of(&write)?.end_leases()?;
+                Tables::of(&write, id)?.end_leases()?;
                 write.commit()?;
                 let transaction = connection.transaction()?;
-                act(&Tables::of(&transaction)?)
+                act(&Tables::of(&transaction, id)?)
             })
         })
         .await
@@ -46,11 +46,11 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let file = Arc::clone(&self.file);
         self.run(operation, move |until, stage| {
-            let (result, revision) = file.with(until, |connection| {
+            let (result, revision) = file.with(until, |connection, id| {
                 stage.still_wanted()?;
                 let transaction =
                     connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut tables = Tables::of(&transaction)?;
+                let mut tables = Tables::of(&transaction, id)?;
                 tables.end_leases()?;
                 let result = act(&mut tables)?;
                 let revision = tables.revision();

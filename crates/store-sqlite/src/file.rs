@@ -1,12 +1,14 @@
 //! The file: where it is, how it is opened, made and checked.
 
+use std::collections::hash_map::DefaultHasher;
 use std::fs::{DirBuilder, Metadata, OpenOptions};
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use margay_store::{Revision, StoreError};
+use margay_store::{Revision, StoreError, StoreId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::watch;
@@ -27,9 +29,12 @@ pub(crate) struct File {
 #[derive(Debug)]
 struct Open {
     connection: Connection,
-    /// Device and inode, to notice that another file took the path.
-    identity: (u64, u64),
+    /// To notice that another file took the path.
+    identity: Identity,
 }
+
+/// Device, inode, and when the file was made where the file system knows: numbers of inodes are used again.
+type Identity = (u64, u64, Option<SystemTime>);
 
 impl File {
     pub(crate) fn new(path: PathBuf, deadline: Duration) -> Self {
@@ -55,7 +60,7 @@ impl File {
     pub(crate) fn with<T>(
         &self,
         until: Instant,
-        act: impl FnOnce(&mut Connection) -> Result<T, Fault>,
+        act: impl FnOnce(&mut Connection, StoreId) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = slot.take().filter(|open| {
@@ -68,7 +73,8 @@ impl File {
             }
             None => self.open(until)?,
         };
-        let result = act(&mut open.connection);
+        let id = store_id(open.identity);
+        let result = act(&mut open.connection, id);
         // A connection that met a broken file is not kept: the file may be repaired or replaced.
         if !matches!(&result, Err(Fault::Sqlite(error)) if broken(error)) {
             *slot = Some(open);
@@ -173,8 +179,15 @@ fn left(until: Instant) -> Result<Duration, Fault> {
     }
 }
 
-fn identity(file: &Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino(), file.created().ok())
+}
+
+/// A backup that takes the file's place is another file.
+fn store_id(identity: Identity) -> StoreId {
+    let mut hasher = DefaultHasher::new();
+    identity.hash(&mut hasher);
+    StoreId(hasher.finish())
 }
 
 fn busy(error: &rusqlite::Error) -> bool {

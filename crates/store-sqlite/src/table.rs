@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use margay_model::Key;
 use margay_store::{
     Answer, Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Page, Read, Revision,
-    Snapshot, StoreError,
+    Snapshot, StoreError, StoreId,
 };
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -16,6 +16,7 @@ use crate::error::Fault;
 #[derive(Debug)]
 pub(crate) struct Tables<'a> {
     transaction: &'a Transaction<'a>,
+    store: StoreId,
     revision: Revision,
     compacted: Revision,
     last_lease: i64,
@@ -24,13 +25,14 @@ pub(crate) struct Tables<'a> {
 type Put = (String, Option<Vec<u8>>, Option<LeaseId>);
 
 impl<'a> Tables<'a> {
-    pub(crate) fn of(transaction: &'a Transaction<'a>) -> Result<Self, Fault> {
+    pub(crate) fn of(transaction: &'a Transaction<'a>, store: StoreId) -> Result<Self, Fault> {
         let mut meta =
             transaction.prepare_cached("SELECT revision, compacted, last_lease FROM meta")?;
         let (revision, compacted, last_lease) =
             meta.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(Self {
             transaction,
+            store,
             revision: Revision(revision),
             compacted: Revision(compacted),
             last_lease,
@@ -47,6 +49,7 @@ impl<'a> Tables<'a> {
             .map(|read| self.answer(read))
             .collect::<Result<_, Fault>>()?;
         Ok(Snapshot {
+            store: self.store,
             revision: self.revision,
             answers,
         })
@@ -89,6 +92,7 @@ impl<'a> Tables<'a> {
             entries.push(entry);
         }
         Ok(Page {
+            store: self.store,
             revision,
             entries,
             more,

@@ -149,7 +149,7 @@ async fn a_full_disk_applies_nothing_and_says_so() {
     let kept = commit(&store, put(1, vec![])).await;
     let until = Instant::now() + PATIENCE;
     let pages = |pages: i64| {
-        let set = store.file.with(until, |connection| {
+        let set = store.file.with(until, |connection, _| {
             Ok(connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
         });
         set.unwrap();
@@ -193,7 +193,8 @@ async fn a_replaced_file_is_noticed() {
     for number in 0..5 {
         commit(&store, put(number, vec![])).await;
     }
-    let now = store.list(&Prefix::Handles).await.unwrap().revision;
+    let before = store.list(&Prefix::Handles).await.unwrap();
+    let now = before.revision;
     let mut watch = store.watch(&Prefix::Handles, now).await.unwrap();
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
@@ -203,14 +204,9 @@ async fn a_replaced_file_is_noticed() {
         matches!(told, Some(Err(StoreError::Unavailable { .. }))),
         "{told:?}"
     );
-    assert!(
-        store
-            .list(&Prefix::Handles)
-            .await
-            .unwrap()
-            .entries
-            .is_empty()
-    );
+    let after = store.list(&Prefix::Handles).await.unwrap();
+    assert!(after.entries.is_empty());
+    assert_ne!(before.store, after.store);
 }
 
 #[tokio::test]

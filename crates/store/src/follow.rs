@@ -3,9 +3,9 @@
 //! A [`Follower`] lists its ranges at one revision and watches each from there. When the connection is
 //! lost it comes back with growing pauses and resumes where it was. When what it missed is compacted it
 //! lists again, after a jitter, and hands on the differences only. It hands on nothing doubtful: a store
-//! whose revision went backwards, and a new list that lacks much of what was there, are reported and held
-//! until the store is right again or [`Follower::accept`] says that this is how it shall be. Deletions
-//! that a watch delivers are never held; somebody made them.
+//! whose revision went backwards, another store that lacks anything of what was there, and a new list that
+//! lacks much of it, are reported and held until the store is right again or [`Follower::accept`] says that
+//! this is how it shall be. Deletions that a watch delivers are never held; somebody made them.
 //!
 //! Within one range updates come in the store's order; between ranges they do not.
 
@@ -22,7 +22,7 @@ use margay_model::{Key, Prefix};
 use crate::Store;
 use crate::error::StoreError;
 use crate::random::Random;
-use crate::types::{Change, Changes, Entry, Page, Revision, Watch};
+use crate::types::{Change, Changes, Entry, Page, Revision, StoreId, Watch};
 
 /// Follows ranges of a store; see the module's documentation.
 pub struct Follower<S> {
@@ -30,6 +30,8 @@ pub struct Follower<S> {
     options: Options,
     random: Random,
     ranges: Vec<Range>,
+    /// The store that was listed last.
+    known_store: Option<StoreId>,
     phase: Phase,
     failures: u32,
     /// What was reported and holds the updates back.
@@ -83,6 +85,12 @@ pub enum Event {
         /// The store's revision now.
         found: Revision,
     },
+    /// Another store answers than the one that was followed, as after a restored backup, and it lacks some of
+    /// what was there. Nothing more is told until it does not, or [`Follower::accept`].
+    Replaced {
+        /// How many entries it lacks.
+        lacking: usize,
+    },
     /// A new list lacks much of what was there. Nothing more is told until it does not, or
     /// [`Follower::accept`].
     Shrunk {
@@ -124,6 +132,7 @@ enum Phase {
 enum Opened {
     Watches(Vec<(usize, Watch)>),
     Regressed(Revision),
+    Replaced,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -155,6 +164,7 @@ impl<S: Store + 'static> Follower<S> {
             random: Random::new(options.seed),
             options,
             ranges: ranges.collect(),
+            known_store: None,
             phase: Phase::Watching,
             failures: 0,
             held: None,
@@ -233,6 +243,10 @@ impl<S: Store + 'static> Follower<S> {
                             self.list_after(pause);
                             self.regressed(found)
                         }
+                        Ok(Opened::Replaced) => {
+                            self.list_after(Duration::ZERO);
+                            None
+                        }
                         Err(error) => {
                             let pause = self.pause();
                             self.open_after(pause);
@@ -287,9 +301,26 @@ impl<S: Store + 'static> Follower<S> {
 
     /// Compares a list with what is known.
     fn listed(&mut self, pages: Vec<Page>) -> Option<Event> {
-        let found = pages.first().map(|page| page.revision).unwrap_or_default();
+        let (store, found) = match pages.first() {
+            Some(page) => (page.store, page.revision),
+            None => Default::default(),
+        };
+        // Half of one store and half of another is neither.
+        if pages.iter().any(|page| page.store != store) {
+            let pause = self.pause();
+            self.list_after(pause);
+            return None;
+        }
+        let replaced = self.known_store.is_some_and(|known| known != store);
         if !self.accepted {
-            if found < self.revision() {
+            let lists = self.ranges.iter().zip(&pages);
+            let lacking: usize = lists.map(|(range, page)| range.lacking(page)).sum();
+            if replaced && lacking > 0 {
+                let pause = self.options.longest_pause;
+                self.list_after(pause);
+                return self.hold(Event::Replaced { lacking });
+            }
+            if found < self.revision() && !replaced {
                 let pause = self.options.longest_pause;
                 self.list_after(pause);
                 return self.regressed(found);
@@ -310,7 +341,8 @@ impl<S: Store + 'static> Follower<S> {
             for entry in page.entries {
                 let before = gone.remove(&entry.key);
                 range.known.insert(entry.key.clone(), entry.revision);
-                if before != Some(entry.revision) {
+                // Equal revisions of two stores say nothing.
+                if replaced || before != Some(entry.revision) {
                     updates.push(Update::Put(entry));
                 }
             }
@@ -318,6 +350,7 @@ impl<S: Store + 'static> Follower<S> {
             range.revision = page.revision;
             range.watch = None;
         }
+        self.known_store = Some(store);
         self.held = None;
         self.accepted = false;
         self.down = false;
@@ -374,12 +407,8 @@ impl<S: Store + 'static> Follower<S> {
 
     fn shrunk(&self, range: &Range, page: &Page) -> Option<Event> {
         let before = range.known.len();
-        let kept = page
-            .entries
-            .iter()
-            .filter(|entry| range.known.contains_key(&entry.key));
-        let after = kept.count();
-        let lost = before - after;
+        let lost = range.lacking(page);
+        let after = before - lost;
         let share = usize::from(self.options.shrink_percent);
         let too_many = lost * 100 > before * share && lost >= self.options.shrink_entries;
         too_many.then(|| Event::Shrunk {
@@ -427,7 +456,7 @@ impl<S: Store + 'static> Follower<S> {
 
     fn open_after(&mut self, pause: Duration) {
         let store = Arc::clone(&self.store);
-        let known = self.revision();
+        let (known, known_store) = (self.revision(), self.known_store);
         let ranges = self.ranges.iter().enumerate();
         let missing: Vec<_> = ranges
             .filter(|(_, range)| range.watch.is_none())
@@ -435,9 +464,12 @@ impl<S: Store + 'static> Follower<S> {
             .collect();
         self.phase = Phase::Opening(Box::pin(async move {
             sleep(pause).await;
-            let found = store.read_many(&[]).await?.revision;
-            if found < known {
-                return Ok(Opened::Regressed(found));
+            let found = store.read_many(&[]).await?;
+            if known_store.is_some_and(|known| known != found.store) {
+                return Ok(Opened::Replaced);
+            }
+            if found.revision < known {
+                return Ok(Opened::Regressed(found.revision));
             }
             let mut watches = Vec::new();
             for (index, prefix, after) in missing {
@@ -463,6 +495,17 @@ impl<S: Store + 'static> Follower<S> {
     fn up_to(&mut self, most: Duration) -> Duration {
         let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.random.below(most.saturating_add(1)))
+    }
+}
+
+impl Range {
+    /// How many known entries a list does not have.
+    fn lacking(&self, page: &Page) -> usize {
+        let kept = page
+            .entries
+            .iter()
+            .filter(|entry| self.known.contains_key(&entry.key));
+        self.known.len() - kept.count()
     }
 }
 

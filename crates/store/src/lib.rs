@@ -23,7 +23,7 @@ pub use follow::Follower;
 pub use memory::Memory;
 pub use types::{
     Answer, Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Page, Read, Revision,
-    Snapshot, Watch, Write,
+    Snapshot, StoreId, Watch, Write,
 };
 
 /// A store. Every call ends within the deadline the backend was opened with.

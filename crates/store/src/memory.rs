@@ -13,7 +13,9 @@ use std::time::Duration;
 use margay_model::{Key, Prefix};
 
 use crate::error::StoreError;
-use crate::types::{Answer, Batch, LeaseId, Outcome, Page, Read, Revision, Snapshot, Watch};
+use crate::types::{
+    Answer, Batch, LeaseId, Outcome, Page, Read, Revision, Snapshot, StoreId, Watch,
+};
 use crate::{MAX_OPS, Store};
 
 pub use self::faults::{Disturbance, Fault};
@@ -58,6 +60,14 @@ impl Memory {
     /// Goes back to `revision`, as a restored backup does. Running watches break.
     pub fn rewind(&self, revision: Revision) {
         self.history().rewind(revision);
+    }
+
+    /// Becomes another store with the same content, as one does that was made anew from a backup of itself.
+    /// Running watches break.
+    pub fn replace(&self) {
+        let mut history = self.history();
+        history.id = StoreId(history.id.0 + 1);
+        history.break_watches(&unavailable());
     }
 
     /// Ends all running watches with an error, as a lost connection does.
@@ -140,6 +150,7 @@ impl Store for Memory {
             }
             let answers = reads.iter().map(|read| answer(history, read)).collect();
             Ok(Snapshot {
+                store: history.id,
                 revision: history.revision(),
                 answers,
             })
@@ -162,6 +173,7 @@ impl Store for Memory {
             let found: Vec<_> = entries.by_ref().take(limit).collect();
             let more = entries.next().is_some();
             Ok(Page {
+                store: history.id,
                 revision,
                 entries: found,
                 more,

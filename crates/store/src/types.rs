@@ -14,6 +14,11 @@ use crate::error::StoreError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub i64);
 
+/// Which store revisions belong to. Those of another store, or of one that was made anew from a backup, mean
+/// something else, even when they are larger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StoreId(pub u64);
+
 /// A lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
@@ -54,6 +59,8 @@ pub struct Answer {
 /// Answers to several reads, of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    /// The store that answered.
+    pub store: StoreId,
     /// The store's revision at the time.
     pub revision: Revision,
     /// One answer for each read, in order.
@@ -63,6 +70,8 @@ pub struct Snapshot {
 /// Part of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
+    /// The store that answered.
+    pub store: StoreId,
     /// The store's revision at the time, or the one asked for.
     pub revision: Revision,
     /// Entries in key order.

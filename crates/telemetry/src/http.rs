@@ -98,7 +98,7 @@ async fn answer(stream: Box<dyn Stream>, site: Arc<Site>, mut stopped: watch::Re
 }
 
 /// A connection of either kind.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 

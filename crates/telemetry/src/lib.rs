@@ -38,7 +38,7 @@ pub mod metrics;
 
 pub use error::Error;
 pub use health::{Check, Health, HealthBoard, HealthReport, Reporter, ReporterId};
-pub use http::{Listener, Pending, Reply, Site, serve};
+pub use http::{Listener, Pending, Reply, Site, Stream, serve};
 pub use log::{Format, Log, Severity};
 /// The metrics library, re-exported so that every program registers with the version that encodes.
 pub use prometheus_client;

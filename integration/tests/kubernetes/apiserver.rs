@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use margay_integration::Lab;
 use nix::sched::{CloneFlags, setns};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -56,6 +58,24 @@ pub(crate) struct Authority {
     /// Its certificate, in PEM.
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// Writes a kubeconfig for a server, with a cluster and a user of these fields; its file.
+pub(crate) fn kubeconfig(
+    dir: &Path,
+    name: &str,
+    server: &str,
+    cluster: &str,
+    user: &str,
+) -> PathBuf {
+    let text = format!(
+        "# Kubeconfig file for Calico CNI plugin.\napiVersion: v1\nkind: Config\nclusters:\n- name: local\n  \
+         cluster:\n    server: {server}\n    {cluster}\nusers:\n- name: calico\n  user:\n    {user}\ncontexts:\n- name: \
+         calico-context\n  context:\n    cluster: local\n    user: calico\ncurrent-context: calico-context\n"
+    );
+    let file = dir.join(name);
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
 /// The token that the server takes.
@@ -141,15 +161,7 @@ impl ApiServer {
 
     /// Writes a kubeconfig with a cluster and a user of these fields; its file.
     pub(crate) fn kubeconfig(&self, name: &str, cluster: &str, user: &str) -> PathBuf {
-        let text = format!(
-            "# Kubeconfig file for Calico CNI plugin.\napiVersion: v1\nkind: Config\nclusters:\n- name: local\n  \
-             cluster:\n    server: {}\n    {cluster}\nusers:\n- name: calico\n  user:\n    {user}\ncontexts:\n- name: \
-             calico-context\n  context:\n    cluster: local\n    user: calico\ncurrent-context: calico-context\n",
-            self.url
-        );
-        let file = self.dir.join(name);
-        std::fs::write(&file, text).unwrap();
-        file
+        kubeconfig(&self.dir, name, &self.url, cluster, user)
     }
 
     /// The usual kubeconfig: the authority as data, and a token.
@@ -159,10 +171,7 @@ impl ApiServer {
 
     /// The field of a cluster that trusts this server.
     pub(crate) fn trusted(&self) -> String {
-        format!(
-            "certificate-authority-data: \"{}\"",
-            STANDARD.encode(&self.authority.pem)
-        )
+        self.authority.trusted()
     }
 
     fn put(&self, path: String, kind: &str, name: &str, metadata: Value, spec: Value) {
@@ -185,10 +194,34 @@ impl Authority {
         Self { pem, issuer }
     }
 
-    /// A certificate for a name, and its key, both in PEM.
+    /// Its key, in PEM.
+    pub(crate) fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// The field of a kubeconfig's cluster that trusts it.
+    pub(crate) fn trusted(&self) -> String {
+        format!(
+            "certificate-authority-data: \"{}\"",
+            STANDARD.encode(&self.pem)
+        )
+    }
+
+    /// A certificate for a host or client of a name, and its key, both in PEM.
     pub(crate) fn issue(&self, name: &str) -> (String, String) {
+        self.issue_to(name, None)
+    }
+
+    /// As [`Authority::issue`], for a member of an organisation: to Kubernetes, a group.
+    pub(crate) fn issue_to(&self, name: &str, organisation: Option<&str>) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if let Some(organisation) = organisation {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organisation);
+        }
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -262,5 +295,5 @@ fn head(stream: &mut impl Read) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-const HOST: &str = "172.31.255.254";
+pub(crate) const HOST: &str = "172.31.255.254";
 const PORT: u16 = 6443;

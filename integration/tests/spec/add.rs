@@ -306,3 +306,115 @@ fn p14_an_add_that_nobody_hears_of_is_taken_back() {
         assert_eq!(scene.traces(), rest, "{program}");
     }
 }
+
+#[test]
+fn a01_and_d06_an_interface_that_is_somebody_elses_is_left_alone() {
+    let scene = Scene::sqlite();
+    let rest = scene.at_rest();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let made = pod.run("ip link add eth0 type veth peer name other");
+    assert!(made.success(), "{made:?}");
+    let before = pod.run("ip -o link").ok();
+    let refused = plugin.call("ADD", "c1", &pod.path());
+    assert_eq!(refusal(&refused), 105, "{refused:?}");
+    assert_eq!(pod.run("ip -o link").ok(), before);
+    // The runtime's DEL after the failure.
+    plugin.del("c1", &pod);
+    assert_eq!(pod.run("ip -o link").ok(), before);
+    assert_eq!(scene.traces(), rest);
+}
+
+#[test]
+fn a06_and_a09_traffic_flows_when_add_returns() {
+    let scene = Scene::dual_stack();
+    let both =
+        json!({"ipam": {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}});
+    let plugin = scene.plugin().with(both);
+    for n in 0..5 {
+        let pod = scene.lab.pod();
+        let result = plugin.add(&format!("c{n}"), &pod);
+        for address in addresses(&result) {
+            // The first packet, without a second chance.
+            let ping = format!("ping -n -q -c 1 -W 1 {address}");
+            let pinged = scene.node().run(&ping);
+            assert!(pinged.success(), "{address}: {pinged:?}");
+        }
+        assert!(pod.pings("127.0.0.1", 1), "its loopback interface is up");
+    }
+}
+
+#[test]
+fn r08_and_k01_the_result_of_the_plugin_before_is_passed_through() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let previous = json!({"cniVersion": "1.1.0",
+        "interfaces": [{"name": "dummy0", "mac": "02:00:00:00:00:09", "mtu": 1400, "sandbox": pod.path()}],
+        "ips": [{"interface": 0, "address": "203.0.113.9/24", "gateway": "203.0.113.1"}],
+        "routes": [{"dst": "203.0.113.0/24", "priority": 7, "table": 0}],
+        "dns": {"nameservers": ["203.0.113.53"]}});
+    let result = plugin.call_after("ADD", "c1", &pod.path(), &previous);
+    assert!(result.success(), "{result:?}");
+    let result = result.json();
+    assert_eq!(
+        result["interfaces"][0], previous["interfaces"][0],
+        "{result}"
+    );
+    assert_eq!(result["ips"][0], previous["ips"][0], "{result}");
+    assert_eq!(result["routes"][0], previous["routes"][0], "{result}");
+    assert_eq!(result["dns"], previous["dns"], "{result}");
+    assert_eq!(
+        result["interfaces"].as_array().unwrap().len(),
+        3,
+        "{result}"
+    );
+    assert_eq!(result["ips"][1]["interface"], 2, "{result}");
+}
+
+#[test]
+fn x05_arguments_are_labels_and_never_paths_or_rights() {
+    let scene = Scene::sqlite();
+    let rest = scene.at_rest();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let conf = changed(&plugin, &json!({}));
+    let call = |verb: &str, args: &str| {
+        plugin.call_with(verb, "c1", &pod.path(), &[("CNI_ARGS", args)], &conf)
+    };
+    for (namespace, name) in [
+        ("../../etc", "passwd"),
+        ("prod", "../../../tmp/x"),
+        ("a/b", "c/d"),
+        ("prod", "$(touch /tmp/margay-x05)"),
+    ] {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
+        let answered = call("ADD", &args);
+        // Refused, or taken as the label that it is; in either case a DEL leaves nothing.
+        if !answered.success() {
+            refusal(&answered);
+        }
+        assert!(call("DEL", &args).success(), "{args}");
+        assert_eq!(scene.traces(), rest, "{args}");
+    }
+    assert!(!Path::new("/tmp/margay-x05").exists());
+    // An address that somebody else holds is not handed over because arguments ask for it.
+    let other = scene.lab.pod();
+    let address = addresses(&plugin.add("owner", &other)).remove(0);
+    let refused = call("ADD", &format!("IgnoreUnknown=1;IP={address}"));
+    assert_eq!(refusal(&refused), 101, "{refused:?}");
+}
+
+#[test]
+fn x04_arguments_give_way_to_args_and_capabilities() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let first = addresses(&plugin.add("c0", &scene.lab.pod())).remove(0);
+    let (network, last) = first.rsplit_once('.').unwrap();
+    let next = |n: u8| format!("{network}.{}", last.parse::<u8>().unwrap() / 64 * 64 + n);
+    let conf = changed(
+        &plugin,
+        &json!({"args": {"cni": {"ips": [next(41)]}}, "runtimeConfig": {"ips": [format!("{}/32", next(42))]}}),
+    );
+    let env = [("CNI_ARGS", &*format!("IP={}", next(40)))];
+    let added = plugin.call_with("ADD", "c1", &pod.path(), &env, &conf);
+    assert!(added.success(), "{added:?}");
+    assert_eq!(addresses(&added.json()), [next(42)]);
+}

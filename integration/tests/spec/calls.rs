@@ -260,3 +260,59 @@ fn x02_unknown_arguments_need_leave() {
         assert!(added.success(), "{added:?}");
     }
 }
+
+#[test]
+fn p17_trace_variables_are_taken_and_passed_on_to_delegates() {
+    let scene = Scene::sqlite();
+    let dir = scene.lab.dir().join("bin");
+    std::fs::create_dir_all(&dir).unwrap();
+    let seen = dir.join("seen");
+    let script = format!(
+        "#!/bin/sh\ncat >/dev/null\necho \"$CNI_COMMAND $TRACEPARENT $TRACESTATE $BAGGAGE\" >>{}\n\
+         [ $CNI_COMMAND != ADD ] || echo '{{\"cniVersion\":\"1.1.0\",\"ips\":[{{\"address\":\"10.9.9.9/24\"}}]}}'\n",
+        seen.display()
+    );
+    let file = dir.join("tracing-ipam");
+    std::fs::write(&file, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&file, mode).unwrap();
+    let plugin = scene
+        .plugin()
+        .with(json!({"ipam": {"type": "tracing-ipam"}}));
+    let (pod, path) = (scene.lab.pod(), format!("{}:/bin", dir.display()));
+    let env = [
+        ("CNI_PATH", path.as_str()),
+        (
+            "TRACEPARENT",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("TRACESTATE", "a=b"),
+        ("BAGGAGE", "c=d"),
+    ];
+    let conf = changed(&plugin, &json!({}));
+    for verb in ["ADD", "DEL"] {
+        let called = plugin.call_with(verb, "c1", &pod.path(), &env, &conf);
+        assert!(called.success(), "{called:?}");
+    }
+    let told = std::fs::read_to_string(seen).unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 a=b c=d";
+    assert_eq!(told, format!("ADD {trace}\nDEL {trace}\n"));
+}
+
+#[test]
+fn k06_what_only_the_runtime_heeds_is_passed_over() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let conf = changed(
+        &plugin,
+        &json!({"disableCheck": true, "disableGC": true, "loadOnlyInlinedPlugins": true,
+            "capabilities": {"aliases": true}, "runtimeConfig": {"aliases": ["web"],
+            "io.kubernetes.cri.pod-annotations": {"a": "b"}, "cgroupPath": "/x"}}),
+    );
+    let added = plugin.call_with("ADD", "c1", &pod.path(), &[], &conf);
+    assert!(added.success(), "{added:?}");
+    let checked = plugin.call_after("CHECK", "c1", &pod.path(), &added.json());
+    assert!(checked.success(), "{checked:?}");
+    let deleted = plugin.call_with("DEL", "c1", &pod.path(), &[], &conf);
+    assert!(deleted.success(), "{deleted:?}");
+}

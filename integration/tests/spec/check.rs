@@ -156,3 +156,81 @@ fn s03_a_delegates_status_is_asked_and_forwarded() {
     assert_eq!(refusal(&told), 51, "{told:?}");
     assert!(told.stdout.contains("out of order"), "{told:?}");
 }
+
+/// A program that answers as an IPAM plugin would, in a folder of its own.
+fn fake_ipam(scene: &Scene, name: &str, script: &str) -> String {
+    let dir = scene.lab.dir().join("bin");
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join(name);
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&file, mode).unwrap();
+    format!("{}:/bin", dir.display())
+}
+
+#[test]
+fn c04_and_l04_a_delegates_check_is_asked_and_its_error_passed_up() {
+    let scene = Scene::sqlite();
+    let answer = r#"cat >/dev/null
+case $CNI_COMMAND in
+ADD) echo '{"cniVersion":"1.1.0","ips":[{"address":"10.9.9.9/24"}]}' ;;
+CHECK) echo '{"cniVersion":"1.1.0","code":123,"msg":"the lease is gone"}'; exit 1 ;;
+esac"#;
+    let path = fake_ipam(&scene, "lease-ipam", answer);
+    let plugin = scene.plugin().with(json!({"ipam": {"type": "lease-ipam"}}));
+    let (pod, env) = (scene.lab.pod(), [("CNI_PATH", path.as_str())]);
+    let conf = changed(&plugin, &json!({}));
+    let added = plugin.call_with("ADD", "c1", &pod.path(), &env, &conf);
+    assert!(added.success(), "{added:?}");
+    let conf = changed(&plugin, &json!({"prevResult": added.json()}));
+    let checked = plugin.call_with("CHECK", "c1", &pod.path(), &env, &conf);
+    assert_eq!(refusal(&checked), 123, "{checked:?}");
+    assert!(checked.stdout.contains("the lease is gone"), "{checked:?}");
+    let deleted = plugin.call_with("DEL", "c1", &pod.path(), &env, &conf);
+    assert!(deleted.success(), "{deleted:?}");
+}
+
+#[test]
+fn s02_s04_and_i07_status_says_50_within_its_second_whatever_is_away() {
+    let mut scene = Scene::etcd();
+    for plugin in [scene.plugin(), scene.ipam()] {
+        assert!(plugin.call("STATUS", "", "").success());
+    }
+    let etcd = scene.etcd.as_mut().unwrap();
+    // It takes connections and answers nothing.
+    etcd.process.signal(nix::sys::signal::Signal::SIGSTOP);
+    for plugin in [scene.plugin(), scene.ipam()] {
+        let told = plugin.call("STATUS", "", "");
+        let code = refusal(&told);
+        assert!(code == 50 || code == 108, "{told:?}");
+        // A second for the verb, and as much for a busy machine to start and end it.
+        assert!(told.took < std::time::Duration::from_secs(2), "{told:?}");
+    }
+    let etcd = scene.etcd.as_mut().unwrap();
+    etcd.process.signal(nix::sys::signal::Signal::SIGCONT);
+    for plugin in [scene.plugin(), scene.ipam()] {
+        let told = plugin.call("STATUS", "", "");
+        assert!(told.success(), "{told:?}");
+    }
+}
+
+#[test]
+fn s06_attachments_come_and_go_while_status_fails() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let result = plugin.add("c1", &pod);
+    // Nobody can be attached without a pool; who is attached is served as before.
+    let pools = scene.ctl(&["get", "ippool", "-o", "json"], "").json();
+    let name = pools["items"][0]["metadata"]["name"].as_str().unwrap();
+    let disable = format!(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\n\
+         spec: {{cidr: {}, disabled: true}}\n",
+        pools["items"][0]["spec"]["cidr"].as_str().unwrap()
+    );
+    let _ = scene.ctl(&["apply", "-f", "-"], &disable).ok();
+    assert_eq!(refusal(&plugin.call("STATUS", "", "")), 50);
+    let checked = plugin.call_after("CHECK", "c1", &pod.path(), &result);
+    assert!(checked.success(), "{checked:?}");
+    plugin.del("c1", &pod);
+    assert!(scene.traces().holds_nothing());
+}

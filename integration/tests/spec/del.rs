@@ -155,3 +155,50 @@ fn d09_a_delegate_that_is_gone_does_not_keep_our_own_part() {
     plugin.del("c1", &pod);
     assert!(!data.join("testnet").join("10.9.0.2").exists());
 }
+
+#[test]
+fn d08_an_address_is_free_only_after_its_interface_is_gone() {
+    let scene = Scene::sqlite();
+    let (plugin, pod) = (scene.plugin(), scene.lab.pod());
+    let result = plugin.add("c1", &pod);
+    let host = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    // The store takes nothing any more: the interface has gone before that is known.
+    let record = scene.node().dir().join("strace");
+    let options = [
+        "-o",
+        record.to_str().unwrap(),
+        "-e",
+        "trace=sendto,sendmsg,pwrite64",
+    ]
+    .map(str::to_owned);
+    let conf = changed(&plugin, &json!({"prevResult": result}));
+    let deleted = plugin.call_traced(&options, "DEL", "c1", &pod.path(), &conf);
+    assert!(deleted.success(), "{deleted:?}");
+    let calls = std::fs::read_to_string(record).unwrap();
+    let deletion = calls.find("RTM_DELLINK");
+    let last_write = calls.rfind("pwrite64");
+    assert!(deletion.is_some() && deletion < last_write, "{calls}");
+    assert!(!scene.traces().links.contains(&host));
+}
+
+#[test]
+fn d10_a_del_without_the_store_takes_about_a_second() {
+    let mut scene = Scene::etcd();
+    let pods: Vec<Pod> = (0..10).map(|_| scene.lab.pod()).collect();
+    for (n, pod) in pods.iter().enumerate() {
+        scene.plugin().add(&format!("c{n}"), pod);
+    }
+    let etcd = scene.etcd.as_mut().unwrap();
+    etcd.process.signal(nix::sys::signal::Signal::SIGSTOP);
+    let mut took = Vec::new();
+    for (n, pod) in pods.iter().enumerate() {
+        let deleted = scene.plugin().call("DEL", &format!("c{n}"), &pod.path());
+        assert!(deleted.success(), "{deleted:?}");
+        took.push(deleted.took);
+    }
+    let etcd = scene.etcd.as_mut().unwrap();
+    etcd.process.signal(nix::sys::signal::Signal::SIGCONT);
+    // The patience is 0.7 s; the machine may be busy, but not so busy for all of them.
+    took.sort();
+    assert!(took[0] < std::time::Duration::from_secs(2), "{took:?}");
+}

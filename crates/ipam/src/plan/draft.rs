@@ -22,6 +22,8 @@ pub struct Draft<'v> {
     demand: Demand<'v>,
     attribute: Attribute,
     blocks: BTreeMap<Cidr, Block>,
+    /// Blocks that become the node's own, as they are before anything of them is assigned.
+    claimed: BTreeMap<Cidr, Block>,
     affinities: BTreeMap<Cidr, Option<AffinityState>>,
     given_up: Vec<(Key, Revision)>,
     assigned: Vec<Assigned>,
@@ -39,6 +41,7 @@ impl<'v> Draft<'v> {
                 ..Attribute::default()
             },
             blocks: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             affinities: BTreeMap::new(),
             given_up: Vec::new(),
             assigned: Vec::new(),
@@ -90,9 +93,7 @@ impl<'v> Draft<'v> {
     /// Makes a block that does not exist, and the node's affinity for it.
     pub fn claim(&mut self, cidr: Cidr) {
         let affinity = Some(self.affinity_text());
-        self.blocks
-            .insert(cidr, block::create(cidr, affinity, self.demand.now));
-        self.affinities.insert(cidr, Some(AffinityState::Confirmed));
+        self.make_own(cidr, block::create(cidr, affinity, self.demand.now));
     }
 
     /// Makes sure that the affinity of an own block is confirmed.
@@ -115,8 +116,7 @@ impl<'v> Draft<'v> {
         };
         block.affinity = Some(self.affinity_text());
         block.affinity_claim_time = Some(self.demand.now.rfc3339());
-        self.blocks.insert(cidr, *block);
-        self.affinities.insert(cidr, Some(AffinityState::Confirmed));
+        self.make_own(cidr, *block);
         if let Some((key, Some(revision))) = former {
             self.given_up.push((key, revision));
         }
@@ -214,7 +214,56 @@ impl<'v> Draft<'v> {
     /// A stored object has no JSON form.
     pub fn finish(self) -> Result<Commit, IpamError> {
         let affinity_text = self.affinity_text();
+        let affinities = self.affinity_writes()?;
+        let given_up: Vec<Write> = self
+            .given_up
+            .iter()
+            .map(|(key, revision)| Write::delete(key.clone(), *revision))
+            .collect();
+        let mut claim = Vec::new();
+        if !self.claimed.is_empty() {
+            claim.clone_from(&affinities);
+            for (cidr, block) in &self.claimed {
+                claim.push(self.block_write(*cidr, block.clone())?);
+            }
+            claim.extend(given_up.iter().cloned());
+        }
         let mut writes = Vec::from_iter(self.handle_write()?);
+        writes.extend(affinities);
+        let mut own_blocks = Vec::new();
+        for (cidr, block) in &self.blocks {
+            if block.affinity.as_deref() == Some(affinity_text.as_str()) {
+                own_blocks.push(*cidr);
+            }
+            writes.push(self.block_write(*cidr, block.clone())?);
+        }
+        writes.extend(given_up);
+        Ok(Commit {
+            writes,
+            claim,
+            assigned: self.assigned,
+            own_blocks,
+        })
+    }
+
+    fn make_own(&mut self, cidr: Cidr, block: Block) {
+        self.claimed.insert(cidr, block.clone());
+        self.blocks.insert(cidr, block);
+        self.affinities.insert(cidr, Some(AffinityState::Confirmed));
+    }
+
+    fn block_write(&self, cidr: Cidr, mut block: Block) -> Result<Write, IpamError> {
+        block::written(&mut block);
+        let key = Key::Block(cidr);
+        let value = encode(&key, &block)?;
+        Ok(match self.view.block_revision(cidr) {
+            None => Write::create(key, value),
+            Some(revision) => Write::update(key, value, revision),
+        })
+    }
+
+    fn affinity_writes(&self) -> Result<Vec<Write>, IpamError> {
+        let mut writes = Vec::new();
         for (cidr, state) in &self.affinities {
             let key = Key::host_affinity(self.demand.node, *cidr);
             let held = self
@@ -234,29 +283,7 @@ impl<'v> Draft<'v> {
                 (None, None) => {}
             }
         }
-        let mut own_blocks = Vec::new();
-        for (cidr, mut block) in self.blocks {
-            block::written(&mut block);
-            if block.affinity.as_deref() == Some(affinity_text.as_str()) {
-                own_blocks.push(cidr);
-            }
-            let key = Key::Block(cidr);
-            let value = encode(&key, &block)?;
-            writes.push(match self.view.block_revision(cidr) {
-                None => Write::create(key, value),
-                Some(revision) => Write::update(key, value, revision),
-            });
-        }
-        writes.extend(
-            self.given_up
-                .into_iter()
-                .map(|(key, revision)| Write::delete(key, revision)),
-        );
-        Ok(Commit {
-            writes,
-            assigned: self.assigned,
-            own_blocks,
-        })
+        Ok(writes)
     }
 
     fn keep(&mut self, cidr: Cidr, block: Block, address: IpAddr, pool: &str) {
@@ -270,14 +297,16 @@ impl<'v> Draft<'v> {
     }
 
     fn handle_write(&self) -> Result<Option<Write>, IpamError> {
+        if self.assigned.is_empty() {
+            return Ok(None);
+        }
         let key = Key::Handle(self.demand.handle.to_owned());
         let (mut counted, revision) = match &self.view.handle {
             None => (Handle::default(), None),
             Some((counted, revision)) => (counted.clone(), Some(*revision)),
         };
-        if self.assigned.iter().all(|assigned| assigned.held_before) {
-            return Ok(None);
-        }
+        // What is held already is answered again, and the handle written anew for it: a release that was sent
+        // before, and may still be on its way, is too late then.
         for assigned in self
             .assigned
             .iter()

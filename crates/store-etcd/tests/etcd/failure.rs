@@ -133,6 +133,19 @@ async fn all_endpoints_swallowing_end_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn two_clusters_are_two_stores() {
+    let (one, other) = (Cluster::start(1).await, Cluster::start(1).await);
+    let seen = |cluster: &Cluster| {
+        let client = cluster.client();
+        async move { client.read_many(&[]).await.unwrap() }
+    };
+    let (before, foreign, again) = (seen(&one).await, seen(&other).await, seen(&one).await);
+    assert_ne!(before.store, foreign.store);
+    assert_eq!(before.store, again.store);
+    assert_ne!(before.store, margay_store::StoreId::default());
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_found_applied() {
     let cluster = Cluster::start(1).await;
     let proxy = Proxy::start(

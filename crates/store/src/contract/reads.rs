@@ -63,6 +63,9 @@ pub async fn several_reads_in_one_call(harness: &impl Harness) {
     ];
     let snapshot = store.read_many(&reads).await.unwrap();
     assert_eq!(snapshot.revision, last);
+    let page = harness.client().list(&Prefix::Handles).await.unwrap();
+    assert_eq!(snapshot.store, empty.store);
+    assert_eq!(snapshot.store, page.store, "for every client");
     let found: Vec<Vec<_>> = snapshot
         .answers
         .iter()

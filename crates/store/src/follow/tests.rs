@@ -215,6 +215,40 @@ async fn an_older_store_is_held_until_it_is_newer_or_accepted() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn r9_another_store_is_held_while_it_lacks_anything_however_new_it_is() {
+    let store = Memory::new();
+    fill(&store, 12).await;
+    let mut follower = follow(&store);
+    synced(&mut follower).await;
+    assert!(silent(&mut follower).await);
+    // What is complete is taken, and told whole: equal revisions mean nothing.
+    store.replace();
+    assert!(matches!(follower.next().await, Event::Lost(_)));
+    assert_eq!(synced(&mut follower).await.len(), 12);
+    assert!(silent(&mut follower).await);
+    // Restored from an older backup, and grown since beyond the revision that was known.
+    let client = store.client();
+    commit(&client, [Write::delete_any(key(5))]).await;
+    assert_eq!(changed(&mut follower).await, [(key(5), None)]);
+    let backup = store.revision();
+    commit(&client, [Write::put(key(5), b"back".to_vec())]).await;
+    changed(&mut follower).await;
+    store.rewind(backup);
+    store.replace();
+    for _ in 0..9 {
+        commit(&client, [Write::put(key(1), b"on".to_vec())]).await;
+    }
+    assert!(matches!(follower.next().await, Event::Lost(_)));
+    assert_eq!(follower.next().await, Event::Replaced { lacking: 1 });
+    assert!(silent(&mut follower).await);
+    follower.accept();
+    let updates = synced(&mut follower).await;
+    assert!(updates.contains(&(key(5), None)), "{updates:?}");
+    commit(&client, [Write::put(key(7), vec![])]).await;
+    assert_eq!(changed(&mut follower).await, [(key(7), Some(vec![]))]);
+}
+
 /// A follower that knows 30 entries, and a store that has lost 20 of them and its history.
 async fn shrunken() -> (Memory, Follower<Memory>) {
     let store = Memory::new();

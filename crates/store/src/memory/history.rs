@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use super::failed;
 use crate::error::StoreError;
 use crate::types::{
-    Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Revision, Watch,
+    Batch, Change, Changes, Condition, Entry, LeaseId, Op, Outcome, Revision, StoreId, Watch,
 };
 
 #[derive(Debug)]
 pub(super) struct History {
+    pub(super) id: StoreId,
     revision: Revision,
     compacted: Revision,
     keys: BTreeMap<String, Vec<Version>>,
@@ -52,6 +53,7 @@ struct Watcher {
 impl Default for History {
     fn default() -> Self {
         Self {
+            id: StoreId(1),
             revision: Revision(1),
             compacted: Revision(0),
             keys: BTreeMap::new(),

@@ -75,7 +75,11 @@ impl Listener {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, for a program that speaks a protocol of its own.
+    ///
+    /// # Errors
+    /// The process is out of descriptors or memory, or the client has gone already.
+    pub async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.socket {
             Socket::Tcp(socket) => Box::new(socket.accept().await?.0),
             Socket::Unix(socket) => Box::new(socket.accept().await?.0),

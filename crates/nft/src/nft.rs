@@ -1,0 +1,267 @@
+//! A connection to nftables: batches in, what is there out.
+
+use margay_netlink::{Namespace, RequestError};
+use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable};
+
+use crate::connection::Connection;
+use crate::decode;
+use crate::encode::{self, Transaction};
+use crate::error::{Error, Result};
+use crate::protocol::*;
+use crate::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
+
+/// A connection to the nftables of one namespace.
+#[derive(Debug)]
+pub struct Nft {
+    connection: Connection,
+}
+
+/// What a rule has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleCounter {
+    /// The rule's chain.
+    pub chain: String,
+    /// Its place in the chain, from 0.
+    pub index: usize,
+    /// Where it comes from.
+    pub comment: Option<String>,
+    /// Packets since it was added.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Nft {
+    /// Connects inside a namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], or that the namespace cannot be entered.
+    pub fn open(namespace: &Namespace) -> Result<Self> {
+        let connection = Connection::open(namespace)?;
+        Ok(Self { connection })
+    }
+
+    /// Connects in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// As [`Nft::open`].
+    pub fn current() -> Result<Self> {
+        Self::open(&Namespace::current()?)
+    }
+
+    /// The number of the socket: [`crate::Watch`] passes over the changes made through it.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.connection.port()
+    }
+
+    /// Puts a batch in force: all of it when this returns, or nothing if it fails.
+    ///
+    /// # Errors
+    /// [`Error::Request`] names the first operation that the kernel refused; [`Error::Send`] if
+    /// the batch could not be handed over. After either, what is there should be observed anew.
+    pub fn apply(&mut self, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // More messages than operations, since long lists are split: so many at most.
+        let first = self.connection.sequences(RESERVED);
+        let transaction = Transaction::new(batch, first);
+        let what = || format!("applying a batch to table {}", batch.table);
+        self.connection.send(transaction.bytes.as_bytes(), what)?;
+        for verdict in self.connection.pending() {
+            let Some(place) = verdict.sequence.checked_sub(first) else {
+                continue;
+            };
+            if let Err(source) = verdict.outcome {
+                let index = usize::try_from(place)
+                    .ok()
+                    .and_then(|place| place.checked_sub(1));
+                let index = index.and_then(|index| transaction.operations.get(index));
+                let operation = index.and_then(|index| batch.operations.get(*index));
+                let what = operation.map_or_else(what, |operation| {
+                    format!("{} of table {}", operation.object(), batch.table)
+                });
+                return Err(Error::Request { what, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the last transaction of this namespace, by whomever.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel refuses.
+    pub fn generation(&mut self) -> Result<u32> {
+        let what = || "asking for the generation of nftables".to_owned();
+        let (request, sequence) = self.request(NFT_MSG_GETGEN, 0, |_| {});
+        let decode = |message: Message<'_>| message.attributes().be32(NFTA_GEN_ID);
+        let generation = self
+            .connection
+            .ask(request.as_bytes(), sequence, what, decode)?;
+        Ok(generation.unwrap_or_default())
+    }
+
+    /// Everything that the kernel has under a table's name, as of one moment.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel refuses, or the ruleset changes too fast to be read.
+    pub fn observe(&mut self, table: &str) -> Result<Observed> {
+        let mut observed = self.observe_once(table)?;
+        for _ in 1..ATTEMPTS {
+            if let Some(observed) = observed {
+                return Ok(observed);
+            }
+            observed = self.observe_once(table)?;
+        }
+        observed.ok_or_else(|| Error::Request {
+            what: format!("reading table {table}"),
+            source: RequestError::Interrupted,
+        })
+    }
+
+    /// What the rules of a table have counted, in the order of their chains.
+    ///
+    /// # Errors
+    /// As [`Nft::observe`].
+    pub fn counters(&mut self, table: &str) -> Result<Vec<RuleCounter>> {
+        for _ in 0..ATTEMPTS {
+            let mut counters: Vec<RuleCounter> = Vec::new();
+            let mut place: (String, usize) = (String::new(), 0);
+            let complete = self.list(NFT_MSG_GETRULE, table, NFTA_RULE_TABLE, |message| {
+                let Some(found) = decode::rule(message) else {
+                    return;
+                };
+                place = match std::mem::take(&mut place) {
+                    (last, index) if last == found.chain => (last, index + 1),
+                    _ => (found.chain, 0),
+                };
+                if let Some((packets, bytes)) = found.counted {
+                    counters.push(RuleCounter {
+                        chain: place.0.clone(),
+                        index: place.1,
+                        comment: found.rule.comment,
+                        packets,
+                        bytes,
+                    });
+                }
+            })?;
+            if complete.is_some() {
+                return Ok(counters);
+            }
+        }
+        Err(Error::Request {
+            what: format!("reading the counters of table {table}"),
+            source: RequestError::Interrupted,
+        })
+    }
+
+    /// `None` if the ruleset changed meanwhile.
+    fn observe_once(&mut self, name: &str) -> Result<Option<Observed>> {
+        let before = self.generation()?;
+        let mut table = match self.table(name)? {
+            None => return Ok(Some(Observed::default())),
+            Some((flags, comment)) => ObservedTable {
+                flags,
+                comment,
+                ..ObservedTable::default()
+            },
+        };
+        let mut complete = self.list(NFT_MSG_GETCHAIN, name, NFTA_CHAIN_TABLE, |message| {
+            if message.text(NFTA_CHAIN_TABLE).as_deref() == Some(name)
+                && let Some(chain) = message.text(NFTA_CHAIN_NAME)
+            {
+                table.chains.insert(chain, decode::chain(message));
+            }
+        })?;
+        complete = complete.and(
+            self.list(NFT_MSG_GETRULE, name, NFTA_RULE_TABLE, |message| {
+                if message.text(NFTA_RULE_TABLE).as_deref() == Some(name)
+                    && let Some(found) = decode::rule(message)
+                    && let Some(chain) = table.chains.get_mut(&found.chain)
+                {
+                    chain.rules.push(found.rule);
+                }
+            })?,
+        );
+        let mut specs = Vec::new();
+        complete = complete.and(self.list(NFT_MSG_GETSET, name, NFTA_SET_TABLE, |message| {
+            if message.text(NFTA_SET_TABLE).as_deref() == Some(name)
+                && let Some(set) = message.text(NFTA_SET_NAME)
+            {
+                specs.push((set, decode::set(message)));
+            }
+        })?);
+        for (set, spec) in specs {
+            let (elements, listed) = self.elements(name, &set)?;
+            complete = complete.and(listed);
+            let elements = decode::elements(elements, spec.as_ref());
+            table.sets.insert(set, ObservedSet { spec, elements });
+        }
+        for kind in [NFT_MSG_GETOBJ, NFT_MSG_GETFLOWTABLE] {
+            complete = complete.and(self.list(kind, name, NFTA_TABLE_NAME, |message| {
+                table.foreign |= message.text(NFTA_TABLE_NAME).as_deref() == Some(name);
+            })?);
+        }
+        let same = complete.is_some() && self.generation()? == before;
+        Ok(same.then_some(Observed { table: Some(table) }))
+    }
+
+    fn table(&mut self, name: &str) -> Result<Option<(u32, Option<String>)>> {
+        let (request, sequence) = self.request(NFT_MSG_GETTABLE, 0, |message| {
+            message.text(NFTA_TABLE_NAME, name);
+        });
+        let what = || format!("reading table {name}");
+        let decode = |message: Message<'_>| Some(decode::table(message.attributes()));
+        self.connection
+            .ask(request.as_bytes(), sequence, what, decode)
+    }
+
+    fn elements(&mut self, table: &str, set: &str) -> Result<(Vec<decode::Item>, Option<()>)> {
+        let (request, sequence) = self.request(NFT_MSG_GETSETELEM, NLM_F_DUMP, |message| {
+            message.text(NFTA_SET_ELEM_LIST_TABLE, table);
+            message.text(NFTA_SET_ELEM_LIST_SET, set);
+        });
+        let what = || format!("listing set {set} of table {table}");
+        let mut items = Vec::new();
+        let each = |message: Message<'_>| items.extend(decode::items(message.attributes()));
+        let complete = self
+            .connection
+            .dump(request.as_bytes(), sequence, what, each)?;
+        Ok((items, complete))
+    }
+
+    /// Lists objects of a table. Old kernels list those of others too.
+    fn list(
+        &mut self,
+        kind: u16,
+        table: &str,
+        attribute: u16,
+        mut each: impl FnMut(Attributes<'_>),
+    ) -> Result<Option<()>> {
+        let (request, sequence) = self.request(kind, NLM_F_DUMP, |message| {
+            message.text(attribute, table);
+        });
+        let what = || format!("listing table {table}");
+        let each = |message: Message<'_>| each(message.attributes());
+        self.connection
+            .dump(request.as_bytes(), sequence, what, each)
+    }
+
+    fn request(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        attributes: impl FnOnce(&mut Encoder),
+    ) -> (Encoder, u32) {
+        let sequence = self.connection.sequences(1);
+        let mut request = Encoder::default();
+        let header = encode::header(kind, NLM_F_REQUEST | flags, sequence);
+        request.message(header, attributes);
+        (request, sequence)
+    }
+}
+
+const ATTEMPTS: usize = 8;
+/// Sequence numbers put aside for one batch.
+const RESERVED: u32 = 1 << 26;

@@ -1,0 +1,7 @@
+//! Against the kernel, in namespaces of their own.
+
+mod conntrack;
+mod fixture;
+mod sample;
+mod table;
+mod watch;
