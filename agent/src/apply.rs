@@ -1,5 +1,6 @@
 //! The task that owns the state and the kernel's side: compares, changes, tells.
 
+mod bgp;
 mod devices;
 mod effects;
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::bgp::order::{News, Order};
 use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
@@ -53,6 +55,12 @@ pub struct Parts {
     pub sightings: Option<mpsc::Sender<Sighting>>,
     /// Where it is told of which pools the addresses of tunnels' devices are to be.
     pub tunnel_wish: watch::Sender<Wish>,
+    /// Where it is told what BGP is to do.
+    pub orders: watch::Sender<Option<Order>>,
+    /// The version of the last order that was carried out.
+    pub obeyed: watch::Receiver<u64>,
+    /// What BGP tells of its table.
+    pub news: mpsc::Receiver<News>,
 }
 
 /// The task.
@@ -72,6 +80,10 @@ pub struct Engine {
     learned: Learned,
     /// Whether BGP has nothing more to tell of what was before the start.
     converged: bool,
+    /// Whether the kernel had routes of an earlier run at the start; `None` before it was looked at.
+    restarting: Option<bool>,
+    /// Problems with BGP's objects that were logged already.
+    told_bgp: BTreeSet<margay_peering::Problem>,
     /// MTUs that workloads were to have before.
     former_mtus: BTreeSet<u32>,
     /// Whether the store has been read once.
@@ -116,7 +128,9 @@ impl Engine {
             configured: BTreeMap::new(),
             workloads: BTreeSet::new(),
             learned: Learned::default(),
-            converged: true,
+            converged: false,
+            restarting: None,
+            told_bgp: BTreeSet::new(),
             former_mtus: BTreeSet::new(),
             synced: false,
             followed: false,
@@ -168,6 +182,7 @@ impl Engine {
                     }
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
+                Some(news) = self.parts.news.recv() => self.hear_bgp(news),
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.hasten(Duration::ZERO);
@@ -347,6 +362,7 @@ impl Engine {
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
+        let peering = self.heed_bgp(&observed);
         let picture = calculate(&self.state, &self.settings, &local, &self.learned);
         self.wish_for_tunnels();
         let (changed, undone_devices) = self.make_devices(&picture, &interfaces).await;
@@ -370,6 +386,7 @@ impl Engine {
         }
         self.tell(&picture, &planned, withheld);
 
+        self.withdraw(&peering, &picture).await;
         let mut undone = self.configure(&picture, &interfaces).or(undone_devices);
         let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
         for step in &planned.steps {
@@ -399,6 +416,7 @@ impl Engine {
         }
         // After their routes, so that nothing makes them anew.
         self.forget_connections().await;
+        self.announce(peering, &picture, &missing);
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);
         }

@@ -1,7 +1,9 @@
 //! BGP in the agent: what the speaker is told, what it tells, and where people see it.
 
 pub mod bird;
+pub mod order;
 pub mod secrets;
+pub mod task;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

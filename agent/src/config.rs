@@ -40,6 +40,10 @@ pub struct Config {
     pub cleanup_grace: Option<Duration>,
     /// How long a silent node is waited for that nobody declares gone; never where `None`.
     pub node_grace: Option<Duration>,
+    /// Below it, passwords of BGP sessions: `<secret>/<key>`.
+    pub bgp_secrets: PathBuf,
+    /// Below it, the sockets on which BIRD's clients are answered; `None` answers none.
+    pub bird_dir: Option<PathBuf>,
     /// The agent's socket.
     pub socket: PathBuf,
     /// Below it, `endpoint-status/`; `None` writes no status files.
@@ -214,6 +218,10 @@ impl Config {
             Some(dir) => dir.join("agent.sock"),
             None => PathBuf::from(SOCKET),
         };
+        let bird_dir = match source.path_or_none("MARGAY_BIRD_SOCKETS")? {
+            Some(told) => told,
+            None => Some(run_dir.clone().unwrap_or_else(|| PathBuf::from(RUN_DIR))),
+        };
         let endpoint_status = source.path_or_none("FELIX_ENDPOINTSTATUSPATHPREFIX")?;
         let endpoint_status = match (endpoint_status, run_dir) {
             (Some(told), _) => told,
@@ -248,6 +256,10 @@ impl Config {
                 .duration("MARGAY_NODE_GRACE")?
                 .filter(|grace| !grace.is_zero())
                 .map(|grace| grace.max(DECLARED)),
+            bgp_secrets: source
+                .path("MARGAY_BGP_SECRETS_DIR")?
+                .unwrap_or_else(|| BGP_SECRETS.into()),
+            bird_dir,
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
@@ -308,6 +320,7 @@ impl NodeAddress {
 const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
 const RUN_DIR: &str = "/var/run/calico";
+const BGP_SECRETS: &str = "/etc/margay/bgp-secrets";
 const STATE_DIR: &str = "/var/lib/calico";
 const RELEASES_DIR: &str = "/var/lib/margay/releases";
 

@@ -26,6 +26,7 @@ pub mod install;
 pub mod lease;
 pub mod metrics;
 pub mod mtu;
+pub mod node_report;
 pub mod plan;
 pub mod register;
 pub mod releases;

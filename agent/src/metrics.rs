@@ -1,5 +1,7 @@
 //! The agent's metrics. Those that replace one of Felix's keep its name.
 
+mod bgp;
+
 use std::sync::atomic::AtomicU64;
 
 use margay_telemetry::prometheus_client::metrics::counter::Counter;
@@ -7,6 +9,8 @@ use margay_telemetry::prometheus_client::metrics::family::Family;
 use margay_telemetry::prometheus_client::metrics::gauge::Gauge;
 use margay_telemetry::prometheus_client::metrics::histogram::Histogram;
 use margay_telemetry::prometheus_client::registry::{Metric, Registry};
+
+pub use bgp::BgpMetrics;
 
 /// All of them; clones share the values.
 #[derive(Debug, Clone)]
@@ -27,6 +31,10 @@ pub struct Metrics {
     pub failures: Counter,
     /// Routes kept.
     pub routes: Gauge,
+    /// Routes known, by where from.
+    pub rib_routes: Family<[(&'static str, &'static str); 1], Gauge>,
+    /// Prefixes that peers announced whose next hops nothing leads to.
+    pub unresolved: Gauge,
     /// Neighbours kept.
     pub neighbours: Gauge,
     /// Blocks of this node.
@@ -145,6 +153,18 @@ impl Metrics {
                 r,
                 "margay_routes",
                 "Routes kept in the kernel",
+                Gauge::default(),
+            ),
+            rib_routes: put(
+                r,
+                "margay_rib_routes",
+                "Routes wanted, by origin: own, store, vxlan or bgp",
+                Family::default(),
+            ),
+            unresolved: put(
+                r,
+                "margay_bgp_unresolved_prefixes",
+                "Prefixes that BGP peers announced whose next hops nothing leads to",
                 Gauge::default(),
             ),
             neighbours: put(
@@ -335,14 +355,22 @@ const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0
 
 #[cfg(test)]
 mod tests {
+    use margay_bgp::State;
     use margay_telemetry::metrics::{registry, text};
 
     use super::*;
+    use crate::bgp::view::BgpStatus;
 
     #[test]
     fn the_guide_names_every_metric() {
         let mut registry = registry("0");
         let metrics = Metrics::register(&mut registry);
+        let bgp = BgpMetrics::register(&mut registry);
+        let peer = crate::bgp::view::tests::peer("Mesh_10_0_0_2", State::Established);
+        bgp.show(&BgpStatus {
+            peers: vec![peer],
+            ..BgpStatus::default()
+        });
         metrics.steps.get_or_create(&[("step", "add_route")]).inc();
         let guide = include_str!("../../docs/agent.md");
         let text = text(&registry).unwrap();
@@ -354,5 +382,13 @@ mod tests {
             );
         }
         assert!(text.contains("margay_plan_steps_total{step=\"add_route\"} 1"));
+        let peer = "peer=\"Mesh_10_0_0_2\"";
+        for line in [
+            format!("bgp_peer_up{{{peer},type=\"node-to-node mesh\"}} 1"),
+            format!("bgp_peer_established_seconds{{{peer}}} 300"),
+            format!("bgp_peer_prefixes{{{peer},afi=\"ipv4\",kind=\"accepted\"}} 4"),
+        ] {
+            assert!(text.contains(&line), "{line}: {text}");
+        }
     }
 }

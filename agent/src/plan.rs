@@ -56,7 +56,7 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
 }
 
 /// Whether a route is as BGP brings them.
-fn goes_by_gateway(route: &Route) -> bool {
+pub fn goes_by_gateway(route: &Route) -> bool {
     match &route.kind {
         RouteKind::Unicast { via } => via.iter().any(|hop| hop.gateway.is_some()),
         _ => false,

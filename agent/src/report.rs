@@ -8,6 +8,7 @@ use margay_model::Cidr;
 use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, RouteKey, RouteKind};
 use serde::Serialize;
 
+use crate::bgp::view::BgpStatus;
 use crate::calculate::{Origin, Picture, Placed, Source, Unreachable};
 use crate::state::{Block, State};
 
@@ -38,6 +39,8 @@ pub struct Status {
     pub cleanup_held: Option<String>,
     /// Why what nodes that are gone held is not given back, where that is held.
     pub gone_held: Option<String>,
+    /// BGP.
+    pub bgp: BgpStatus,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

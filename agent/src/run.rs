@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
+use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
@@ -27,14 +28,14 @@ use crate::error::AgentError;
 use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
-use crate::metrics::Metrics;
+use crate::metrics::{BgpMetrics, Metrics};
 use crate::plan::{self, Words};
 use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{abandoned, datastore, files, gone, install, releases, sync};
+use crate::{abandoned, bgp, datastore, files, gone, install, node_report, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -56,12 +57,15 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let health = Health::new();
     let mut registry = registry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
+    let bgp_metrics = BgpMetrics::register(&mut registry);
     let (status, shown) = watch::channel(Status {
         node: node.clone(),
         machine: me.machine_id.clone(),
         datastore: "not reached yet".to_owned(),
         ..Status::default()
     });
+    let (bgp_status, bgp_shown) = watch::channel(BgpStatus::default());
+    let (ask, questions) = mpsc::channel(QUESTIONS);
     let name_health = health.register("node-name", NAME_SILENCE);
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
@@ -84,7 +88,11 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         &config,
         health,
         Arc::new(registry),
-        shown,
+        serve::Shown {
+            status: shown,
+            bgp: bgp_shown.clone(),
+            ask,
+        },
         &mut tasks,
         &signals.stop,
     )
@@ -154,6 +162,40 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("keeper of tunnels' addresses")
     });
     let patience = config.node_grace;
+    let (orders, ordered) = watch::channel(None);
+    let (obeyed, seen_obeyed) = watch::channel(0);
+    let (news, heard) = mpsc::channel(EVENTS);
+    let speaker = bgp::task::Task {
+        orders: ordered,
+        obeyed,
+        news,
+        status: bgp_status,
+        questions,
+        metrics: bgp_metrics,
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        speaker.run(stopped).await;
+        Ok("BGP")
+    });
+    let reports = node_report::Reporter {
+        store: store.clone(),
+        node: node.clone(),
+        status: status.subscribe(),
+        bgp: bgp_shown.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        reports.run(stopped).await;
+        Ok("reports")
+    });
+    if let Some(directory) = config.bird_dir.clone() {
+        let stopped = signals.stop.clone();
+        tasks.spawn(async move {
+            bgp::bird::serve(directory, bgp_shown, stopped).await;
+            Ok("answers in BIRD's form")
+        });
+    }
     let engine = Engine::new(Parts {
         config,
         node,
@@ -165,6 +207,9 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         status: status.clone(),
         sightings,
         tunnel_wish,
+        orders,
+        obeyed: seen_obeyed,
+        news: heard,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -247,7 +292,13 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let picture = calculate(&state, &settings, &local, &Learned::default());
+    let peering = bgp::desired(&state, &config.bgp_secrets);
+    let learned = Learned {
+        priorities: peering.priorities,
+        gateways: peering.gateways,
+        ..Learned::default()
+    };
+    let picture = calculate(&state, &settings, &local, &learned);
     let mut planned = margay_route::plan(&picture.desired, &observed, &ownership);
     let withheld = plan::restrain(&mut planned, &observed, &ownership, &settings, false, false);
     let mut text = releases::foretell(&Journal::new(&config.releases_dir));
@@ -270,6 +321,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 picture: &picture
             }
         ));
+    }
+    for problem in &peering.problems {
+        text.push_str(&format!("{problem}\n"));
     }
     for conflict in &planned.conflicts {
         let wanted = plan::RouteWords(&conflict.desired);
@@ -388,6 +442,8 @@ async fn keep<S: Store>(
     }
 }
 
+/// Questions of people that wait.
+const QUESTIONS: usize = 16;
 /// Events on their way from the follower to the state.
 const EVENTS: usize = 64;
 /// After so long without a report a part of the agent counts as hung.

@@ -170,5 +170,5 @@ const TORS: [(&str, usize, u8); 4] = [
     ("t1a", 1, 253),
     ("t1b", 1, 252),
 ];
-const TIMES: &str = "hold time 3; keepalive time 1; connect delay time 1; connect retry time 1; error wait time 1, 2;";
+const TIMES: &str = "hold time 9; keepalive time 3; connect delay time 1; connect retry time 1; error wait time 1, 2;";
 const CHANNEL: &str = "ipv4 { import all; export all; next hop self; };";

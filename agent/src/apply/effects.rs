@@ -9,7 +9,7 @@ use margay_route::{Plan, RouteKey};
 use tracing::{debug, error, info, warn};
 
 use super::Engine;
-use crate::calculate::Picture;
+use crate::calculate::{Origin, Picture};
 use crate::files;
 use crate::metrics::figure;
 use crate::plan::{RouteWords, Words};
@@ -190,6 +190,13 @@ impl Engine {
         metrics
             .routes
             .set(figure(picture.desired.routes().count() - missing.len()));
+        for origin in [Origin::Own, Origin::Store, Origin::Vxlan, Origin::Bgp] {
+            let sources = picture.sources.values();
+            let count = sources.filter(|source| source.origin() == origin).count();
+            let label = [("origin", origin.word())];
+            metrics.rib_routes.get_or_create(&label).set(figure(count));
+        }
+        metrics.unresolved.set(figure(picture.unresolved.len()));
         metrics
             .neighbours
             .set(figure(picture.desired.neighbours().count()));

@@ -61,6 +61,9 @@ pub struct PeerView {
     /// Since when, as a time.
     #[serde(skip)]
     pub since_time: Timestamp,
+    /// For how long.
+    #[serde(skip)]
+    pub age: Duration,
 }
 
 /// A route of BGP.
@@ -165,7 +168,8 @@ impl BgpStatus {
         uptime: Duration,
     ) {
         let view = |peer: PeerStatus| {
-            let since_time = before(now, uptime.saturating_sub(peer.since));
+            let age = uptime.saturating_sub(peer.since);
+            let since_time = before(now, age);
             let total = |of: fn(&margay_bgp::status::PrefixCounters) -> u32| {
                 of(&peer.prefixes.v4).saturating_add(of(&peer.prefixes.v6))
             };
@@ -181,6 +185,7 @@ impl BgpStatus {
                 accepted: total(|counters| counters.accepted),
                 advertised: total(|counters| counters.advertised),
                 since_time,
+                age,
                 detail: peer,
             }
         };

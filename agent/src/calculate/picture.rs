@@ -86,6 +86,18 @@ pub enum Origin {
     Bgp,
 }
 
+impl Origin {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Store => "store",
+            Self::Vxlan => "vxlan",
+            Self::Bgp => "bgp",
+        }
+    }
+}
+
 impl Source {
     /// A block of another node, reached without a tunnel.
     pub fn block(node: &str) -> Self {

@@ -138,6 +138,17 @@ pub const SETTINGS: &[Setting] = &[
         "Where the agent's socket and endpoint-status/ are; without it the socket is /run/margay/agent.sock",
     ),
     both(
+        "MARGAY_BGP_SECRETS_DIR",
+        "bgp-secrets-dir",
+        "/etc/margay/bgp-secrets",
+        "Where passwords of BGP sessions are, as files <secret>/<key>",
+    ),
+    env(
+        "MARGAY_BIRD_SOCKETS",
+        "the run directory",
+        "Where bird.ctl and bird6.ctl are, for BIRD's clients such as calicoctl node status; none makes none",
+    ),
+    both(
         "MARGAY_MACHINE_ID",
         "machine-id",
         "/etc/machine-id",

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use margay_telemetry::prometheus_client::registry::Registry;
 use margay_telemetry::{Health, Listener, Reply, Site, serve};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
+use crate::bgp::task::{About, Question};
+use crate::bgp::view::BgpStatus;
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::report::Status;
@@ -18,7 +20,7 @@ pub(super) async fn start(
     config: &Config,
     health: Health,
     registry: Arc<Registry>,
-    status: watch::Receiver<Status>,
+    shown: Shown,
     tasks: &mut JoinSet<Result<&'static str, AgentError>>,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), AgentError> {
@@ -31,7 +33,7 @@ pub(super) async fn start(
     }
     let mut sites = vec![(
         Listener::unix(path).await?,
-        own_site(health.clone(), Arc::clone(&registry), status),
+        own_site(health.clone(), Arc::clone(&registry), shown),
         "socket",
     )];
     if let Some((host, port)) = &config.health {
@@ -60,17 +62,49 @@ pub(super) async fn start(
     Ok(())
 }
 
+/// What is shown on the socket.
+pub(super) struct Shown {
+    /// The state of the node.
+    pub(super) status: watch::Receiver<Status>,
+    /// The state of BGP.
+    pub(super) bgp: watch::Receiver<BgpStatus>,
+    /// Where questions about BGP's table are asked.
+    pub(super) ask: mpsc::Sender<Question>,
+}
+
 /// Everything there is to be asked.
-fn own_site(health: Health, registry: Arc<Registry>, status: watch::Receiver<Status>) -> Site {
+fn own_site(health: Health, registry: Arc<Registry>, shown: Shown) -> Site {
     let board = health.clone();
+    let Shown { status, bgp, ask } = shown;
     Site::new()
         .health(health)
         .metrics(registry)
-        .routes(move |path, _| {
-            (path == "/status").then(|| {
+        .questions(move |path, _| {
+            let about = About::from_path(path)?;
+            let ask = ask.clone();
+            Some(Box::pin(async move { question(&ask, about).await }))
+        })
+        .routes(move |path, _| match path {
+            "/status" => {
                 let mut status = status.borrow().clone();
                 status.ready = board.readiness().ok;
-                Reply::from(json!(status))
-            })
+                status.bgp.clone_from(&bgp.borrow());
+                Some(Reply::from(json!(status)))
+            }
+            "/bgp/peers" => Some(Reply::from(json!(*bgp.borrow()))),
+            _ => None,
         })
+}
+
+async fn question(ask: &mpsc::Sender<Question>, about: About) -> Reply {
+    let (answer, answered) = oneshot::channel();
+    // Where nobody takes the question the answer never comes, and that is seen below.
+    let _ = ask.send(Question { about, answer }).await;
+    match answered.await {
+        Ok((status, body)) => Reply { status, body },
+        Err(_) => Reply {
+            status: 503,
+            body: json!({ "error": "BGP does not answer; try again" }),
+        },
+    }
 }

@@ -317,13 +317,8 @@ impl Shell {
     }
 
     fn listen_only(&mut self, addresses: Vec<SocketAddr>) -> Result<(), Error> {
-        self.listeners.retain(|address, listener| {
-            let stays = addresses.contains(address);
-            if !stays {
-                listener.task.abort();
-            }
-            stays
-        });
+        self.listeners
+            .retain(|address, _| addresses.contains(address));
         let mut result = Ok(());
         for address in addresses {
             if !self.listeners.contains_key(&address) {
@@ -363,6 +358,13 @@ impl Shell {
                 }
             }
         }
+    }
+}
+
+impl Drop for Listener {
+    /// The socket is the task's too: it closes when both are gone.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

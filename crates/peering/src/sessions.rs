@@ -1,6 +1,7 @@
 //! Which sessions a node has, and what they are made of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -27,6 +28,16 @@ pub enum PeerType {
     /// The mesh of all nodes.
     #[serde(rename = "node-to-node mesh")]
     Mesh,
+}
+
+impl fmt::Display for PeerType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Global => "global",
+            Self::Node => "node specific",
+            Self::Mesh => "node-to-node mesh",
+        })
+    }
 }
 
 /// A session.

@@ -1,0 +1,104 @@
+//! What the engine orders of BGP, and what it hears back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use margay_bgp::LocalRoute;
+use margay_model::Cidr;
+use margay_peering::{Peering, TAG_SERVICE};
+use margay_route::{PROTOCOL, Route, RouteKey};
+
+use crate::calculate::{Picture, Way};
+
+/// All that the speaker is to do, whole at every change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// Sessions and the like.
+    pub peering: Peering,
+    /// Routes of our own that may be announced now.
+    pub announced: BTreeMap<Cidr, LocalRoute>,
+    /// Whether the kernel forwards by routes of an earlier run.
+    pub restarting: bool,
+    /// Grows with every order.
+    pub version: u64,
+}
+
+/// What changed in the speaker's table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct News {
+    /// The ways to prefixes; `None` where there is none any more.
+    pub ways: Vec<(Cidr, Option<Way>)>,
+    /// Whether the table is complete for the first time since the start.
+    pub converged: bool,
+    /// Whether all that was told before is void: the speaker has stopped.
+    pub void: bool,
+}
+
+/// Of the routes that the node would announce, those whose packets the kernel takes: blocks with their
+/// blackhole, addresses with their route. Services' ranges are not the agent's to route.
+pub fn announceable(
+    peering: &Peering,
+    picture: &Picture,
+    missing: &BTreeSet<RouteKey>,
+) -> BTreeMap<Cidr, LocalRoute> {
+    let stands = |prefix: &Cidr| {
+        let key = Route::blackhole(prefix.network(), PROTOCOL).key();
+        picture.sources.contains_key(&key) && !missing.contains(&key)
+    };
+    let routes = peering.routes.iter();
+    routes
+        .filter(|(prefix, route)| route.tag == TAG_SERVICE || stands(prefix))
+        .map(|(prefix, route)| (*prefix, route.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_peering::{Listen, TAG_BLOCK, TAG_HOST};
+
+    use super::*;
+    use crate::calculate::Source;
+
+    #[test]
+    fn only_what_the_kernel_takes_is_announced() {
+        let cidr = |text: &str| text.parse::<Cidr>().unwrap();
+        let route = |text: &str, tag| {
+            let route = LocalRoute {
+                tag,
+                ..LocalRoute::new(cidr(text))
+            };
+            (cidr(text), route)
+        };
+        let peering = Peering {
+            speaker: None,
+            listen: Listen {
+                port: 179,
+                own_addresses_only: false,
+            },
+            types: BTreeMap::new(),
+            routes: BTreeMap::from([
+                route("192.168.0.0/26", TAG_BLOCK),
+                route("192.168.1.0/26", TAG_BLOCK),
+                route("192.168.2.0/26", TAG_BLOCK),
+                route("192.168.3.7/32", TAG_HOST),
+                route("10.96.0.0/12", TAG_SERVICE),
+            ]),
+            gateways: BTreeMap::new(),
+            priorities: (1024, 1024),
+            problems: BTreeSet::new(),
+        };
+        let mut picture = Picture::default();
+        let key = |text: &str| Route::blackhole(cidr(text).network(), PROTOCOL).key();
+        for text in ["192.168.0.0/26", "192.168.1.0/26"] {
+            picture.sources.insert(key(text), Source::OwnBlock);
+        }
+        let endpoint = Source::Endpoint("a".to_owned());
+        picture.sources.insert(key("192.168.3.7/32"), endpoint);
+        let missing = BTreeSet::from([key("192.168.1.0/26")]);
+        let announced = announceable(&peering, &picture, &missing);
+        let prefixes: Vec<String> = announced.keys().map(Cidr::to_string).collect();
+        assert_eq!(
+            prefixes,
+            ["10.96.0.0/12", "192.168.0.0/26", "192.168.3.7/32"]
+        );
+    }
+}

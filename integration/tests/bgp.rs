@@ -1,0 +1,277 @@
+//! Pods across racks by BGP: agents as speakers, BIRD as routers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+use std::time::Duration;
+
+use margay_integration::cni::addresses;
+use margay_integration::process::{eventually, inside};
+use margay_integration::{Agent, Lab, Node, Plugin, Pod, Routers, Running, StoreKind};
+
+fn sqlite(lab: &Lab) -> StoreKind {
+    StoreKind::Sqlite(lab.dir().join("store.db"))
+}
+
+fn ctl(lab: &Lab, store: &StoreKind, arguments: &[&str], document: &str) -> String {
+    store.ctl(Some(&lab.fabric()), arguments, document).ok()
+}
+
+/// What a node's agent tells.
+fn told(agent: &Agent, arguments: &[&str]) -> String {
+    let socket = agent.run_dir.join("agent.sock");
+    let mut ctl = std::process::Command::new(margay_integration::process::program("margayctl"));
+    ctl.args(arguments).arg("--socket").arg(socket);
+    margay_integration::run(&mut ctl, b"").stdout
+}
+
+#[track_caller]
+fn reaches(pod: &Pod, address: &str) {
+    eventually(
+        &format!("{} reaches {address}", pod.namespace),
+        Duration::from_secs(30),
+        || pod.pings(address, 1),
+    );
+}
+
+/// Nodes in two racks, each with sessions to both routers of its rack; a pod on each.
+struct Racks {
+    pods: Vec<(Pod, String)>,
+    agents: Vec<Agent>,
+    routers: Routers,
+    store: StoreKind,
+    lab: Lab,
+}
+
+impl Racks {
+    /// Each node is of the AS that `as_number` says.
+    fn start(nodes: usize, as_number: impl Fn(Node<'_>) -> u32) -> Self {
+        let lab = Lab::racks(nodes);
+        let routers = Routers::start(&lab);
+        let store = sqlite(&lab);
+        let agents: Vec<Agent> = lab
+            .nodes()
+            .map(|node| Agent::start(node, &store, &[("AS", &as_number(node).to_string())]))
+            .collect();
+        for node in lab.nodes() {
+            let (name, label) = (node.name(), format!("rack=r{}", node.subnet()));
+            ctl(&lab, &store, &["label", "node", &name, &label], "");
+        }
+        let mut documents = String::from(
+            "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+             spec: {nodeToNodeMeshEnabled: false}\n",
+        );
+        for rack in 0..2 {
+            for (number, address) in Routers::addresses(rack).iter().enumerate() {
+                documents += &format!(
+                    "---\napiVersion: projectcalico.org/v3\nkind: BGPPeer\n\
+                     metadata: {{name: rack{rack}-tor{number}}}\n\
+                     spec: {{nodeSelector: rack == 'r{rack}', peerIP: {address}, asNumber: {}}}\n",
+                    65001 + rack
+                );
+            }
+        }
+        ctl(&lab, &store, &["apply", "-f", "-"], &documents);
+        let pods = lab
+            .nodes()
+            .map(|node| {
+                let pod = lab.pod();
+                let added = Plugin::new(node, &store).add(&format!("c{}", node.number), &pod);
+                (pod, addresses(&added).remove(0))
+            })
+            .collect();
+        Self {
+            pods,
+            agents,
+            routers,
+            store,
+            lab,
+        }
+    }
+
+    fn all_reach_all(&self) {
+        for (from, _) in &self.pods {
+            for (_, to) in &self.pods {
+                reaches(from, to);
+            }
+        }
+    }
+
+    /// A route of a node's kernel to the block of a pod.
+    fn route(&self, node: usize, pod: usize) -> String {
+        let address = &self.pods[pod - 1].1;
+        let line = format!("ip route show match {address} proto 80");
+        self.lab.node(node).run(&line).ok()
+    }
+
+    /// A ping a hundred times a second from the first pod to the last, counted.
+    fn ping(&self, count: u32) -> Running {
+        let (from, to) = (&self.pods[0].0, &self.pods.last().unwrap().1);
+        let mut ping = inside(&from.namespace, "ping");
+        let count = count.to_string();
+        ping.args(["-n", "-q", "-i", "0.01", "-W", "1", "-c", &count, to]);
+        Running::start(&mut ping, &self.lab.dir().join("ping.log"))
+    }
+}
+
+/// How many of the pings that were sent were answered.
+fn answered(mut ping: Running) -> u32 {
+    ping.wait(Duration::from_secs(120));
+    let log = ping.log();
+    let before = log.split(" received").next().unwrap();
+    before
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("{log}"))
+}
+
+#[test]
+fn pods_reach_pods_across_racks_with_an_as_per_rack() {
+    let racks = Racks::start(4, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+    racks.all_reach_all();
+    // Node 2 is in the other rack: its block comes from both routers, as one route.
+    let route = racks.route(1, 2);
+    for router in Routers::addresses(0) {
+        assert!(route.contains(&format!("nexthop via {router}")), "{route}");
+    }
+    // Node 3 is in the same rack, and no router is between.
+    let route = racks.route(1, 3);
+    let near = format!("via {} dev eth0", racks.lab.node(3).ipv4());
+    assert!(route.contains(&near), "{route}");
+    // People see it.
+    let status = told(&racks.agents[0], &["node", "status"]);
+    for word in [
+        "node specific",
+        "Established",
+        "172.31.0.253",
+        "announced by Node_172_31_0_25",
+    ] {
+        assert!(status.contains(word), "{word}: {status}");
+    }
+    let received = told(
+        &racks.agents[0],
+        &["bgp", "routes", "--received", "172.31.0.253"],
+    );
+    assert!(received.contains("65001 65000 65002 65102"), "{received}");
+    let advertised = told(
+        &racks.agents[0],
+        &["bgp", "routes", "--advertised", "172.31.0.253"],
+    );
+    assert!(advertised.contains("/26"), "{advertised}");
+}
+
+#[test]
+fn pods_reach_pods_across_racks_with_an_as_per_node() {
+    let racks = Racks::start(2, |node| 65200 + u32::try_from(node.number).unwrap());
+    racks.all_reach_all();
+}
+
+#[test]
+fn a_router_dies_and_traffic_moves() {
+    let mut racks = Racks::start(2, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+    racks.all_reach_all();
+    let both = |racks: &Racks| racks.route(1, 2).matches("nexthop").count();
+    eventually("both routers are used", Duration::from_secs(20), || {
+        both(&racks) == 2
+    });
+    racks.routers.of_rack(0)[0].die();
+    // The hold time is nine seconds.
+    eventually("one router is used", Duration::from_secs(40), || {
+        let route = racks.route(1, 2);
+        route.contains("via 172.31.0.252") && !route.contains("via 172.31.0.253")
+    });
+    racks.all_reach_all();
+    eventually("the status tells why", Duration::from_secs(10), || {
+        told(&racks.agents[0], &["node", "status"]).contains("172.31.0.253: ")
+    });
+    // From then on nothing is lost.
+    let ping = racks.ping(200);
+    assert_eq!(answered(ping), 200);
+}
+
+#[test]
+fn agents_killed_terminated_and_upgraded_lose_nothing() {
+    let mut racks = Racks::start(2, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+    racks.all_reach_all();
+    eventually("both routers are used", Duration::from_secs(20), || {
+        racks.route(1, 2).matches("nexthop").count() == 2
+    });
+    let ping = racks.ping(1500);
+    for number in [1, 2] {
+        for kill in [true, false] {
+            let agent = &mut racks.agents[number - 1];
+            if kill {
+                agent.process.kill();
+            } else {
+                agent.process.stop();
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            let node = racks.lab.node(number);
+            racks.agents[number - 1] = Agent::start(node, &racks.store, &[]);
+            let agent = &racks.agents[number - 1];
+            eventually("the sessions are back", Duration::from_secs(30), || {
+                told(agent, &["bgp", "peers"])
+                    .matches("Established")
+                    .count()
+                    == 2
+            });
+        }
+    }
+    assert_eq!(answered(ping), 1500);
+}
+
+#[test]
+fn nodes_of_one_mesh_tell_each_other_and_birds_clients_are_answered() {
+    let lab = Lab::new(2);
+    let store = sqlite(&lab);
+    let agents: Vec<Agent> = lab
+        .nodes()
+        .map(|node| Agent::start(node, &store, &[]))
+        .collect();
+    let pods: Vec<(Pod, String)> = lab
+        .nodes()
+        .map(|node| {
+            let pod = lab.pod();
+            let added = Plugin::new(node, &store).add(&format!("c{}", node.number), &pod);
+            (pod, addresses(&added).remove(0))
+        })
+        .collect();
+    reaches(&pods[0].0, &pods[1].1);
+    let name = format!("Mesh_{}", lab.node(2).ipv4().to_string().replace('.', "_"));
+    eventually("the mesh is up", Duration::from_secs(30), || {
+        let told = told(&agents[0], &["bgp", "peers"]);
+        told.contains("node-to-node mesh") && told.contains("Established")
+    });
+    eventually(
+        "each knows the other's block",
+        Duration::from_secs(20),
+        || told(&agents[0], &["bgp", "routes", "--received", &name]).contains("/26"),
+    );
+    // The datastore knows better, so nothing fights: the route stays the plain one.
+    let routes = lab.node(1).run("ip route show proto 80").ok();
+    assert!(!routes.contains("metric 1024"), "{routes}");
+    let socket = agents[0].run_dir.join("bird.ctl");
+    let mut client = lab.node(1).command("birdc");
+    client.arg("-s").arg(&socket).args(["show", "protocols"]);
+    let shown = margay_integration::run(&mut client, b"").stdout;
+    assert!(
+        shown.contains(&name) && shown.contains("Established"),
+        "{shown}"
+    );
+    // Without peers nothing listens.
+    let listens = || lab.node(1).run("ss -Hltn sport = :179").ok();
+    assert!(listens().contains(":179"), "{}", listens());
+    let off = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+               spec: {nodeToNodeMeshEnabled: false}\n";
+    ctl(&lab, &store, &["apply", "-f", "-"], off);
+    eventually("nothing listens", Duration::from_secs(10), || {
+        listens().trim().is_empty()
+    });
+    assert!(pods[0].0.pings(&pods[1].1, 3));
+}
