@@ -263,6 +263,7 @@ async fn hand_over(
         endpoint: Some(held.key()),
         endpoint_at: Some(revision),
         assigned_at: None,
+        unless: None,
         hints: Vec::new(),
         now: now(),
         container_id,

@@ -133,6 +133,7 @@ impl Container {
             endpoint: (!self.is_addresses_only()).then(|| self.key(node)),
             endpoint_at: None,
             assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: clock(),
         }

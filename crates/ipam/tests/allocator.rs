@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use common::{NOW, addresses, node, pool, release, request, want};
 use margay_ipam_core::release::Address;
-use margay_ipam_core::reservation::Reservations;
 use margay_ipam_core::{
     Allocator, Assignment, IpamError, Limits, NoCompanion, Refusal, Request, Want,
 };
