@@ -102,13 +102,13 @@ impl Connection {
 
     /// Writes a last word as far as the socket takes it, and closes. The returned task ends when
     /// the peer has closed too, or soon.
-    pub(crate) fn close(self, last: &[u8]) -> Option<JoinHandle<()>> {
+    pub(crate) fn close(mut self, last: &[u8]) -> Option<JoinHandle<()>> {
         self.task.abort();
-        let stream = self.stream?;
+        let stream = self.stream.take()?;
         if last.is_empty() {
             return None;
         }
-        let mut rest = self.unsent;
+        let mut rest = std::mem::take(&mut self.unsent);
         rest.extend_from_slice(last);
         write_some(&stream, &rest).ok()?;
         socket2::SockRef::from(&*stream)
@@ -118,6 +118,12 @@ impl Connection {
         Some(tokio::spawn(async move {
             let _ = timeout(LINGER, drain(&stream)).await;
         }))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -114,7 +114,7 @@ impl Shell {
                     }
                     Some(command) => self.command(command),
                     // Nobody is left to ask for a stop: as if the process had ended.
-                    None => return,
+                    None => return self.linger().await,
                 },
                 _ = incoming.recv_many(&mut batch, BATCH) => {
                     for one in batch.drain(..) {
@@ -305,9 +305,13 @@ impl Shell {
         }
     }
 
-    /// Waits for peers to hear last words.
+    /// Waits for peers to hear last words, and for the listening sockets to close.
     async fn linger(&mut self) {
-        let tasks = std::mem::take(&mut self.lingering);
+        let mut tasks = std::mem::take(&mut self.lingering);
+        for (_, listener) in std::mem::take(&mut self.listeners) {
+            listener.task.abort();
+            tasks.push(listener.task);
+        }
         let all = async {
             for task in tasks {
                 let _ = task.await;

@@ -31,7 +31,7 @@ fn start(lab: &Lab, sessions: &str, args: &[&str]) {
 
 fn ask(lab: &Lab, question: &str) -> String {
     let socket = lab.path("bird.ctl");
-    let mut args = vec!["-r", "-s", socket.to_str().unwrap()];
+    let mut args = vec!["-s", socket.to_str().unwrap()];
     args.extend(question.split(' '));
     let output = lab.output("birdc", &args);
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -341,7 +341,8 @@ fn bird_keeps_our_routes_while_we_restart() {
 #[test]
 fn we_keep_birds_routes_while_it_restarts() {
     run(|lab: Arc<Lab>| async move {
-        start(&lab, INTERNAL, &[]);
+        let session = INTERNAL.replace("multihop;", "multihop; graceful restart on;");
+        start(&lab, &session, &[]);
         let mut ours = config(64512, 1);
         ours.peers
             .insert("bird".into(), peer("10.0.0.2", "10.0.0.1", 64512));
@@ -353,7 +354,7 @@ fn we_keep_birds_routes_while_it_restarts() {
             node.status("bird").await.restart.v4,
             margay_bgp::RestartState::Waiting
         );
-        start(&lab, INTERNAL, &["-R"]);
+        start(&lab, &session, &["-R"]);
         node.up("bird").await;
         for _ in 0..100 {
             if node.status("bird").await.restart.v4 == margay_bgp::RestartState::None {

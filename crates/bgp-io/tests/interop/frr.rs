@@ -146,8 +146,8 @@ fn a_speaker_of_old() {
             "{:?}",
             status.remote_capabilities
         );
-        // AS4_PATH tells what two octets cannot.
-        let path = "64512 4200000001";
+        // It reads two octets, but passes over AS4_PATH from a speaker that has the capability.
+        let path = "64512 23456";
         shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", path).await;
     });
 }

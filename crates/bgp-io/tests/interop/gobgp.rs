@@ -62,10 +62,9 @@ fn both_families_on_one_session() {
         ask(&lab, "global rib add -a ipv6 fd00:66::/64 nexthop fd00::2");
         node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
         node.learns("fd00:66::/64", &["fd00::2"]).await;
-        let told = node.told.lock().unwrap();
-        let best = &told.fib[&"10.66.0.0/24".parse().unwrap()];
+        let prefix = "10.66.0.0/24".parse().unwrap();
+        let best = node.told.lock().unwrap().fib.get(&prefix).cloned().unwrap();
         assert_eq!(best.attributes.communities, ["64512:7".parse().unwrap()]);
-        drop(told);
         for (family, wanted) in [("ipv4", "10.65.0.0/24"), ("ipv6", "fd00:65::/64")] {
             eventually(wanted, || {
                 let shown = ask(&lab, &format!("global rib -a {family}"));

@@ -2,7 +2,12 @@
 //!
 //! Needs root, and the programs that `scripts/setup` installs.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::disallowed_methods, reason = "the peers are programs")]
 
 mod bird;
 mod exabgp;
