@@ -10,3 +10,4 @@ mod golden;
 mod hosts;
 mod semantics;
 mod staged;
+mod why;
