@@ -21,7 +21,7 @@ use margay_policy::{
     SetChange, SetId, SetKind, Side, Tier, TierDefault, Workload,
 };
 use margay_ruleset::compile::Settings;
-use margay_ruleset::{Compiler, Observed, plan, plan_changes};
+use margay_ruleset::{Batch, Compiler, Observed, Operation, plan, plan_changes};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -51,9 +51,7 @@ fn changes(endpoints: usize, policies: usize, settings: &Settings) -> Result<()>
     let mut starts = Vec::new();
     for _ in 0..3 {
         if !starts.is_empty() {
-            let mut delete = batch.clone();
-            delete.operations = vec![margay_ruleset::Operation::DeleteTable];
-            lab.nft.apply(&delete)?;
+            lab.nft.apply(&deletion(&batch.table))?;
         }
         let begin = Instant::now();
         lab.nft.apply(&batch)?;
@@ -89,7 +87,16 @@ fn changes(endpoints: usize, policies: usize, settings: &Settings) -> Result<()>
         let mut delta = Delta::default();
         delta.policies.insert(policy_id(0), policy(rules.collect()));
         delta
-    })
+    })?;
+    lab.nft.apply(&deletion(lab.compiler.table().name()))?;
+    Ok(())
+}
+
+fn deletion(table: &str) -> Batch {
+    Batch {
+        table: table.to_owned(),
+        operations: vec![Operation::DeleteTable],
+    }
 }
 
 struct Lab {
@@ -190,12 +197,6 @@ fn measure_packets() -> Result<()> {
         table.put_chain("forward", margay_ruleset::Chain::base(base, [rule]));
         table
     };
-    let remove = |nft: &mut Nft, table: &str| {
-        nft.apply(&margay_ruleset::Batch {
-            table: table.to_owned(),
-            operations: vec![margay_ruleset::Operation::DeleteTable],
-        })
-    };
     for count in [1, 10, 100] {
         let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         for _ in 0..ROUNDS {
@@ -224,7 +225,7 @@ fn measure_packets() -> Result<()> {
                     .entry(name)
                     .or_default()
                     .push(first_packets(&from, &receiver)?);
-                remove(&mut baseline, &table)?;
+                baseline.apply(&deletion(&table))?;
             }
         }
         for (name, times) in &times {
