@@ -4,12 +4,13 @@
 //! of 10.200.0.0/16, each a TCP session in one process. `README.md` says what is measured.
 
 #![expect(clippy::print_stdout, reason = "a report for people")]
+#![expect(clippy::disallowed_methods, reason = "what is measured is programs")]
 
 mod clients;
 mod daemon;
 mod measure;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -89,7 +90,7 @@ fn main() -> Result<()> {
     }
 }
 
-fn measure(kind: Kind, own: &PathBuf, run: &measure::Run) -> Result<measure::Line> {
+fn measure(kind: Kind, own: &Path, run: &measure::Run) -> Result<measure::Line> {
     let daemon = daemon::Daemon::start(kind, own)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -14,8 +14,8 @@
 //!   of prefixes for the FIB, [`Event`]s for people.
 //! - [`PeerStatus`], [`TableEntry`] and the like are what people can see.
 //!
-//! A speaker is driven so: `new(config, seed, restarting)`, then `configure(now, config)` at every
-//! change, `announce(now, route)` and `withdraw(now, prefix)` for own routes; for sockets `accept`,
+//! A [`Speaker`] is driven so: `new(config, now, seed, restarting)`, then `configure(now, config)`
+//! at every change, `announce(route)` and `withdraw(prefix)` for own routes; for sockets `accept`,
 //! `connected`, `received`, `closed` and `transmit`; `tick(now)` at `deadline()`; and after any of
 //! these `poll(now)`, whose [`Output`]s the shell carries out.
 //!
