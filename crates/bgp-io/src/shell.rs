@@ -321,8 +321,13 @@ impl Shell {
     }
 
     fn listen_only(&mut self, addresses: Vec<SocketAddr>) -> Result<(), Error> {
-        self.listeners
-            .retain(|address, _| addresses.contains(address));
+        self.listeners.retain(|address, listener| {
+            let stays = addresses.contains(address);
+            if !stays {
+                listener.task.abort();
+            }
+            stays
+        });
         let mut result = Ok(());
         for address in addresses {
             if !self.listeners.contains_key(&address) {
@@ -362,13 +367,6 @@ impl Shell {
                 }
             }
         }
-    }
-}
-
-impl Drop for Listener {
-    /// The socket is the task's too: it closes when both are gone.
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
