@@ -60,7 +60,9 @@ impl<S: Store + Clone + 'static> Reporter<S> {
                         }
                     }
                     // Requests may come and go as people like.
-                    Event::Shrunk { .. } | Event::Regressed { .. } => follower.accept(),
+                    Event::Shrunk { .. } | Event::Regressed { .. } | Event::Replaced { .. } => {
+                        follower.accept();
+                    }
                     Event::Lost(_) => {}
                 },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {

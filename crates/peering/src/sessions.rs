@@ -208,7 +208,7 @@ impl<'i> List<'i, '_> {
         };
         if is_local(self.input.node, self.own) {
             for far in &far {
-                self.from_here(object, spec, kind, far)?;
+                self.add(object, spec, kind, far)?;
             }
         }
         if is_peer && spec.reverse_peering != Some(ReversePeering::Manual) {
@@ -221,7 +221,7 @@ impl<'i> List<'i, '_> {
                     let same = |address: IpAddr| address.is_ipv4() == far.address.is_ipv4();
                     let both_ways = self.by_address.contains_key(&far.address);
                     if told.is_none_or(same) && !both_ways {
-                        self.from_here(object, spec, kind, &far)?;
+                        self.add(object, spec, kind, &far)?;
                     }
                 }
             }
@@ -230,7 +230,7 @@ impl<'i> List<'i, '_> {
     }
 
     /// A session from this node, as a BGPPeer says.
-    fn from_here(
+    fn add(
         &mut self,
         object: &str,
         spec: &BGPPeerSpec,
