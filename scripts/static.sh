@@ -1,15 +1,37 @@
 # shellcheck shell=bash
 # Static programs: small, quick to start, and the same on every distribution. Sourced, never run.
 
-# What the embedded store does not use of SQLite.
+# What the embedded store does not use of SQLite, as far as SQLite's single file can be built without it.
 readonly SQLITE_WITHOUT=(
-    -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS
-    -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_STAT4 -DSQLITE_OMIT_JSON
+    -USQLITE_ENABLE_API_ARMOR -USQLITE_ENABLE_COLUMN_METADATA -USQLITE_ENABLE_DBSTAT_VTAB
+    -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5
+    -USQLITE_ENABLE_LOAD_EXTENSION -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_STAT4 -USQLITE_SOUNDEX
+    -DSQLITE_OMIT_AUTHORIZATION -DSQLITE_OMIT_COMPILEOPTION_DIAGS -DSQLITE_OMIT_DATETIME_FUNCS
+    -DSQLITE_OMIT_DECLTYPE -DSQLITE_OMIT_DEPRECATED -DSQLITE_OMIT_EXPLAIN -DSQLITE_OMIT_GET_TABLE
+    -DSQLITE_OMIT_INCRBLOB -DSQLITE_OMIT_INTEGRITY_CHECK -DSQLITE_OMIT_JSON
+    -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_PROGRESS_CALLBACK -DSQLITE_OMIT_SHARED_CACHE
+    -DSQLITE_OMIT_TRACE -DSQLITE_OMIT_UTF16
 )
 
-# build_static PACKAGE...: builds the programs of these packages.
+# build_plugins PACKAGE...: builds programs that are started for every pod, in the profile "plugin".
+build_plugins() {
+    local flags
+    # A panic aborts, so nothing reads tables for unwinding; relocations of a position-independent
+    # program take a bit each instead of 24 bytes; what several functions have in common is kept once.
+    flags='-C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs'
+    flags+=" -C link-arg=-Wl,-T,$ROOT/scripts/static.ld -C llvm-args=-enable-machine-outliner=always"
+    build_static plugin "$flags" -fno-asynchronous-unwind-tables "$@"
+}
+
+# build_residents PACKAGE...: builds programs that run on, or are started by people.
+build_residents() {
+    build_static release '-C link-arg=-Wl,-z,pack-relative-relocs -C strip=symbols' '' "$@"
+}
+
+# build_static PROFILE RUSTFLAGS CFLAGS PACKAGE...
 build_static() {
-    local triple package packages=() underscored flags
+    local profile=$1 flags=$2 cflags=$3 triple package packages=() underscored
+    shift 3
     triple=$(musl_triple)
     for package in "$@"; do
         packages+=(--package "$package")
@@ -17,26 +39,23 @@ build_static() {
     command -v musl-gcc >/dev/null || die "musl-gcc is missing; run scripts/setup"
     add_target "$triple"
     underscored=${triple//-/_}
-    # A panic aborts, so nothing reads tables for unwinding; relocations of a position-independent
-    # program take a bit each instead of 24 bytes.
-    flags='-C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs'
     # SQLite and the cryptography of TLS are C, and need musl's headers.
     (
         cd -- "$ROOT"
         env "CARGO_TARGET_${underscored^^}_RUSTFLAGS=$flags" \
-            "CC_$underscored=musl-gcc" "CFLAGS_$underscored=-fno-asynchronous-unwind-tables" \
+            "CC_$underscored=musl-gcc" "CFLAGS_$underscored=$cflags" \
             "LIBSQLITE3_FLAGS=${SQLITE_WITHOUT[*]}" \
-            cargo build --locked --profile plugin --target "$triple" "${packages[@]}"
+            cargo build --locked --profile "$profile" --target "$triple" "${packages[@]}"
     )
 }
 
-# install_static FOLDER PROGRAM...: puts programs that were built into a folder, and tells their sizes.
+# install_static FOLDER PROFILE PROGRAM...: puts programs that were built into a folder, and tells their sizes.
 install_static() {
-    local folder=$1 program built
-    shift
+    local folder=$1 profile=$2 program built
+    shift 2
     mkdir -p -- "$folder"
     for program in "$@"; do
-        built=$(target_dir)/$(musl_triple)/plugin/$program
+        built=$(target_dir)/$(musl_triple)/$profile/$program
         need_static "$built"
         # Also over a program that runs: the new file takes the name, the old one lives on.
         install -m 755 -- "$built" "$folder/.$program.new"

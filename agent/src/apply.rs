@@ -414,6 +414,8 @@ impl Engine {
                 _ => None,
             }));
         }
+        // After their routes, so that nothing makes them anew.
+        self.forget_connections().await;
         self.announce(peering, &picture, &missing);
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);

@@ -16,6 +16,7 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::gone::DECLARED;
 use crate::install;
 
 pub(crate) use settings::{DATASTORE_HELP, argument, both, env, environment_help};
@@ -37,6 +38,8 @@ pub struct Config {
     pub releases_dir: PathBuf,
     /// How long a container's interface must be gone before its endpoint is given back; `None` is for ever.
     pub cleanup_grace: Option<Duration>,
+    /// How long a silent node is waited for that nobody declares gone; never where `None`.
+    pub node_grace: Option<Duration>,
     /// Below it, passwords of BGP sessions: `<secret>/<key>`.
     pub bgp_secrets: PathBuf,
     /// Below it, the sockets on which BIRD's clients are answered; `None` answers none.
@@ -249,6 +252,10 @@ impl Config {
                 .unwrap_or_else(|| RELEASES_DIR.into()),
             cleanup_grace: Some(source.duration("MARGAY_CLEANUP_GRACE")?.unwrap_or(GRACE))
                 .filter(|grace| !grace.is_zero()),
+            node_grace: source
+                .duration("MARGAY_NODE_GRACE")?
+                .filter(|grace| !grace.is_zero())
+                .map(|grace| grace.max(DECLARED)),
             bgp_secrets: source
                 .path("MARGAY_BGP_SECRETS_DIR")?
                 .unwrap_or_else(|| BGP_SECRETS.into()),

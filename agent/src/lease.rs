@@ -7,6 +7,7 @@ use margay_store::{Batch, Condition, Entry, LeaseId, Op, Outcome, Store, StoreEr
 
 use crate::error::AgentError;
 use crate::identity::Holder;
+use crate::register::join;
 
 /// How long a name stays held without a sign of life.
 pub const TTL: Duration = Duration::from_secs(30);
@@ -88,6 +89,19 @@ impl<S: Store> Hold<S> {
         }
         self.lease = self.store.grant_lease(TTL).await?;
         self.regain().await
+    }
+
+    /// The name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Notes that this machine runs the node.
+    ///
+    /// # Errors
+    /// As [`join`].
+    pub async fn join(&self) -> Result<(), AgentError> {
+        join(&self.store, &self.node, &self.me.machine_id).await
     }
 
     /// Gives the name back.

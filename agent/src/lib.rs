@@ -9,6 +9,7 @@
 //! number or by interface name, never remove anything before it has read the store once, and never
 //! take anything with it when it ends.
 
+pub mod abandoned;
 pub mod apply;
 pub mod autodetect;
 pub mod bgp;
@@ -18,6 +19,7 @@ pub mod config;
 mod datastore;
 pub mod error;
 pub mod files;
+pub mod gone;
 pub mod identity;
 pub mod initialise;
 pub mod install;

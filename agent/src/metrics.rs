@@ -71,9 +71,15 @@ pub struct Metrics {
     pub drained: Counter,
     /// Attempts at them that failed.
     pub release_failures: Counter,
+    /// Tracked connections of vacated addresses that were deleted.
+    pub forgotten: Counter,
+    /// Attempts at them that failed.
+    pub forget_failures: Counter,
     /// Endpoints of dead containers that were given back.
     pub cleaned_up: Counter,
-    /// Attempts at them that failed.
+    /// ADDs that were killed and whose leavings were given back.
+    pub abandoned: Counter,
+    /// Attempts at them, or at dead containers' endpoints, that failed.
     pub cleanup_failures: Counter,
     /// Whether suspiciously many of them are held back.
     pub cleanup_held: Gauge,
@@ -81,6 +87,12 @@ pub struct Metrics {
     pub cni_installed: Gauge,
     /// Files of them that were placed, corrected or removed.
     pub cni_files_placed: Counter,
+    /// Nodes of ours without an agent.
+    pub silent_nodes: Gauge,
+    /// Nodes that are gone and whose leavings were given back.
+    pub reclaimed_nodes: Counter,
+    /// Whether suspiciously many nodes that are gone are held back.
+    pub gone_held: Gauge,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -263,16 +275,34 @@ impl Metrics {
                 "Attempts at releases of the journal that failed",
                 Counter::default(),
             ),
+            forgotten: put(
+                r,
+                "margay_forgotten_connections",
+                "Conntrack entries deleted because no endpoint of this node has their address any more",
+                Counter::default(),
+            ),
+            forget_failures: put(
+                r,
+                "margay_forget_failures",
+                "Attempts at deleting conntrack entries that failed",
+                Counter::default(),
+            ),
             cleaned_up: put(
                 r,
                 "margay_cleaned_up_endpoints",
                 "Endpoints of containers gone without DEL that were given back",
                 Counter::default(),
             ),
+            abandoned: put(
+                r,
+                "margay_abandoned_adds",
+                "ADDs that were killed without a DEL after them, and cleared away",
+                Counter::default(),
+            ),
             cleanup_failures: put(
                 r,
                 "margay_cleanup_failures",
-                "Attempts at giving back endpoints of containers gone without DEL that failed",
+                "Attempts at giving back what dead containers or killed ADDs left that failed",
                 Counter::default(),
             ),
             cleanup_held: put(
@@ -292,6 +322,24 @@ impl Metrics {
                 "margay_cni_files_placed",
                 "Files of plugins and CNI configuration that were placed, corrected or removed",
                 Counter::default(),
+            ),
+            silent_nodes: put(
+                r,
+                "margay_silent_nodes",
+                "Nodes that Margay's agent has run on and has not now",
+                Gauge::default(),
+            ),
+            reclaimed_nodes: put(
+                r,
+                "margay_reclaimed_nodes",
+                "Nodes that are gone and of which this agent gave back what they held",
+                Counter::default(),
+            ),
+            gone_held: put(
+                r,
+                "margay_gone_held",
+                "1 while nothing of nodes that are gone is given back because they are suspiciously many",
+                Gauge::default(),
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! The node's record: created, or changed where it says something else than what is so.
 
 use ipnetwork::IpNetwork;
+use margay_model::membership::Membership;
 use margay_model::resource::cluster::{Node, NodeAddress, NodeSpec};
 use margay_model::time::Timestamp;
 use margay_model::{Family, Key, Kind, Metadata, uid};
@@ -159,6 +160,42 @@ fn amended(mut node: Node, facts: &Facts) -> Node {
         node.spec.addresses.splice(0..0, own);
     }
     node
+}
+
+/// Notes that an agent runs on the node, which takes back that it were gone.
+///
+/// # Errors
+/// The store failed, or the note keeps changing.
+pub async fn join(store: &impl Store, node: &str, machine_id: &str) -> Result<(), AgentError> {
+    let key = Key::Membership(node.to_owned());
+    for _ in 0..ATTEMPTS {
+        let held = store.get(&key).await?;
+        let known: Option<Membership> = held
+            .as_ref()
+            .and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        let wanted = Membership {
+            machine_id: machine_id.to_owned(),
+            gone: None,
+            extra: known.clone().unwrap_or_default().extra,
+        };
+        if known.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let value = serde_json::to_vec(&wanted).map_err(|error| AgentError::Object {
+            key: key.to_string(),
+            reason: error.to_string(),
+        })?;
+        let write = match held {
+            None => Write::create(key.clone(), value),
+            Some(entry) => Write::update(key.clone(), value, entry.revision),
+        };
+        if let Outcome::Committed(_) = store.commit(&Batch::of([write])).await? {
+            return Ok(());
+        }
+    }
+    Err(AgentError::Contended {
+        key: key.to_string(),
+    })
 }
 
 /// The type of the addresses that calico/node writes.

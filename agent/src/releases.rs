@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use margay_ipam_core::{Allocator, Detach, Detached, IpamError};
-use margay_journal::{Endpoint, Entry, Journal, Release};
+use margay_journal::{Endpoint, Entry, Journal, Quarantine, Release};
 use margay_model::names::EndpointName;
 use margay_model::{Key, Kind};
 use margay_store::Store;
@@ -109,6 +109,7 @@ impl<S: Store> Drain<S> {
                 Ok(done) => {
                     left -= 1;
                     self.metrics.drained.inc();
+                    Quarantine::beside(&self.journal).admit(&done.addresses);
                     self.metrics.releases.set(figure(left));
                     tell(&entry.release, &done);
                 }
@@ -158,6 +159,8 @@ impl<S: Store> Drain<S> {
             legacy_handle: release.legacy_handle.clone(),
             endpoint: endpoint.transpose()?,
             endpoint_at: None,
+            assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: identity::now(),
         })

@@ -37,6 +37,8 @@ pub struct Status {
     pub bad_objects: Vec<BadObject>,
     /// Why dead containers' endpoints are not given back, where that is held.
     pub cleanup_held: Option<String>,
+    /// Why what nodes that are gone held is not given back, where that is held.
+    pub gone_held: Option<String>,
     /// BGP.
     pub bgp: BgpStatus,
     /// The last thing that went wrong.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use margay_datastore::Datastore;
-use margay_journal::Journal;
+use margay_journal::{Adding, Journal, Quarantine};
 use margay_netlink::{Netlink, table, tunnel};
 use margay_route::{Ownership, TABLE_MAIN, plan_vxlan};
 use margay_store::Store;
@@ -25,15 +25,17 @@ use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
 use crate::error::AgentError;
+use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::{BgpMetrics, Metrics};
 use crate::plan::{self, Words};
+use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{bgp, datastore, files, install, node_report, releases, sync};
+use crate::{abandoned, bgp, datastore, files, gone, install, node_report, releases, sync};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -121,11 +123,25 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("follower of the datastore")
     });
     let sightings = config.cleanup_grace.map(|grace| {
+        let quarantine = Quarantine::beside(&Journal::new(&config.releases_dir));
+        let abandoned = abandoned::Sweep {
+            store: store.clone(),
+            adding: Adding::beside(&Journal::new(&config.releases_dir)),
+            quarantine: quarantine.clone(),
+            grace,
+            metrics: metrics.clone(),
+        };
+        let stopped = signals.stop.clone();
+        tasks.spawn(async move {
+            abandoned.run(stopped).await;
+            Ok("clean-up after killed ADDs")
+        });
         let (seen, sightings) = mpsc::channel(1);
         let sweep = Sweep {
             store: store.clone(),
             node: node.clone(),
             grace,
+            quarantine,
             metrics: metrics.clone(),
             status: status.clone(),
             booted: identity::booted(),
@@ -145,6 +161,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         keeper.run(wished, stopped).await;
         Ok("keeper of tunnels' addresses")
     });
+    let patience = config.node_grace;
     let (orders, ordered) = watch::channel(None);
     let (obeyed, seen_obeyed) = watch::channel(0);
     let (news, heard) = mpsc::channel(EVENTS);
@@ -202,6 +219,19 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             .map(|()| "comparison")
     });
 
+    let reclaim = Reclaim {
+        store: store.clone(),
+        node: hold.node().to_owned(),
+        patience,
+        metrics: metrics.clone(),
+        status: status.clone(),
+    };
+    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
+    tasks.spawn(async move {
+        reclaim.run(seed, accept, stopped).await;
+        Ok("clean-up after nodes")
+    });
+
     let kept = keep(&mut hold, &name_health, &metrics, &status);
     let ended = tokio::select! {
         never = kept => never,
@@ -236,6 +266,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
 pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
+    let of_nodes = gone::foretell(&store, &node, config.node_grace).await?;
     let mut state = State::new(node);
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
     match follower.next().await {
@@ -281,6 +312,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
     }
+    text.push_str(&of_nodes);
     for step in &planned.steps {
         text.push_str(&format!(
             "{}\n",
@@ -351,7 +383,11 @@ async fn begin_once(
     me: &Holder,
 ) -> Result<Hold<Datastore>, AgentError> {
     let mut hold = Hold::take(store.clone(), node, me.clone()).await?;
-    match node::introduce(store, config, node).await {
+    let introduced = match node::introduce(store, config, node).await {
+        Ok(()) => join(store, node, &me.machine_id).await,
+        refused => refused,
+    };
+    match introduced {
         Ok(()) => {}
         Err(error) => {
             // A refusal must not keep another machine from the name.
@@ -377,6 +413,10 @@ async fn keep<S: Store>(
         match hold.renew().await {
             Ok(Pulse::Held) if !lost => health.ready(true, "held"),
             Ok(Pulse::Held | Pulse::Regained) => {
+                // Others may have taken the node for gone.
+                if let Err(failed) = hold.join().await {
+                    warn!(error = %failed, "the node's membership could not be noted");
+                }
                 warn!("the node's name had lapsed and is held again");
                 lost = false;
                 metrics.name_held.set(1);

@@ -42,6 +42,8 @@ pub struct State {
     felix: BTreeMap<String, Tunables>,
     bgp: Bgp,
     bad: BTreeMap<Key, String>,
+    /// Addresses that endpoints of this node had.
+    vacated: BTreeSet<IpAddr>,
 }
 
 /// A node's addresses, with the prefix lengths of their networks.
@@ -153,6 +155,7 @@ impl State {
             felix: BTreeMap::new(),
             bgp: Bgp::default(),
             bad: BTreeMap::new(),
+            vacated: BTreeSet::new(),
         }
     }
 
@@ -212,7 +215,10 @@ impl State {
                     self.attachments.remove(key);
                     let known = self.cluster_endpoints.remove(key);
                     match (self.endpoints.remove(key), known) {
-                        (Some(_), _) => Touched::Endpoint,
+                        (Some(endpoint), _) => {
+                            self.vacated.extend(endpoint.addresses);
+                            Touched::Endpoint
+                        }
                         // The number of the cluster's endpoints is a figure, and figures can wait.
                         (None, _) => Touched::Nothing,
                     }
@@ -294,6 +300,10 @@ impl State {
         if let Some(attachment) = attachment {
             self.attachments.insert(entry.key.clone(), attachment);
         }
+        if let Some(before) = self.endpoints.get(&entry.key) {
+            self.vacated
+                .extend(before.addresses.difference(&endpoint.addresses));
+        }
         Ok(replace(
             &mut self.endpoints,
             entry.key.clone(),
@@ -335,6 +345,15 @@ impl State {
     /// Which of this node's endpoints are containers', by key.
     pub fn attachments(&self) -> &BTreeMap<Key, Attachment> {
         &self.attachments
+    }
+
+    /// Addresses that endpoints of this node had since this was last asked, and none has now.
+    pub fn take_vacated(&mut self) -> BTreeSet<IpAddr> {
+        let mut vacated = std::mem::take(&mut self.vacated);
+        for endpoint in self.endpoints.values() {
+            vacated.retain(|address| !endpoint.addresses.contains(address));
+        }
+        vacated
     }
 
     /// Number of the cluster's workload endpoints.

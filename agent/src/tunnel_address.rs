@@ -176,6 +176,7 @@ impl<S: Store> Keeper<S> {
             max_blocks: None,
             namespace_labels: None,
             hints: Vec::new(),
+            quarantine: Default::default(),
             now: identity::now(),
         };
         let mut record = Record::new(&self.node, family);
@@ -198,6 +199,7 @@ impl<S: Store> Keeper<S> {
             handle: handle(&self.node, family),
             interface: None,
             hints: Vec::new(),
+            timestamp: None,
             now: identity::now(),
         };
         let mut record = Record::new(&self.node, family);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random, request,
+    Adding, Failure, Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random,
+    request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
@@ -29,7 +30,7 @@ use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
-use crate::record::{Failure, Recording, claim, commit_alone, delegated_to};
+use crate::record::{Recording, claim, commit_alone, delegated_to};
 
 /// An endpoint whose addresses are assigned and recorded.
 #[derive(Debug)]
@@ -50,6 +51,12 @@ struct Endpoint {
 /// # Errors
 /// What the runtime is told; nothing of this call is left then.
 pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
+    let adding = Adding::begin(call).await?;
+    let done = attach(config, call).await;
+    adding.end(done, async || del::remove(call).await).await
+}
+
+async fn attach(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
     let node = config.shared.node.name()?;
     let identity = Identity::of(call, &node)?;
     let kernel = Kernel::open(call)?;
@@ -255,6 +262,8 @@ async fn hand_over(
         legacy_handle: None,
         endpoint: Some(held.key()),
         endpoint_at: Some(revision),
+        assigned_at: None,
+        unless: None,
         hints: Vec::new(),
         now: now(),
         container_id,

@@ -1,7 +1,7 @@
 //! DEL: interfaces first, so that nothing sends from an address that is free again; then the record and its
 //! addresses, in one commit.
 
-use margay_call::{OWN_IPAM_TYPES, Releasing, Turn, environment};
+use margay_call::{OWN_IPAM_TYPES, Releasing, Turn, environment, overtaking};
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
 use margay_plugin::{Delegate, progress};
@@ -15,6 +15,14 @@ use crate::kernel::take_down;
 /// # Errors
 /// What could not be removed, after everything else has been.
 pub(crate) async fn run(call: &Request) -> Result<(), Error> {
+    overtaking(call, async || remove(call).await).await
+}
+
+/// The DEL itself, also of an ADD that a DEL overtook.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn remove(call: &Request) -> Result<(), Error> {
     let releasing = Releasing::read(&call.conf, &environment);
     let identity = Identity::of(call, &releasing.node.name_or_guess())?;
     let prefix = environment("FELIX_INTERFACEPREFIX");

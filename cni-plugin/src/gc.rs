@@ -4,7 +4,9 @@
 //! is removed only when it was assigned well before this call began, so that an ADD that runs beside it is
 //! safe whatever the runtime promises.
 
-use margay_call::{attachment, from_store, give_back_leaks, is_old, now, open, recorded};
+use margay_call::{
+    attachment_of, from_store, give_back_leaks, is_old, now, open, quarantine, recorded,
+};
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ValidAttachments};
 use margay_model::Key;
@@ -43,8 +45,10 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         if config.ipam == Ipam::Own {
             // What a record names goes with the record, and not before it.
             let left = recorded(&store, &node).await?;
-            let valid = valid.and(left.iter().filter_map(attachment));
-            let failed = give_back_leaks(&store, &node, call.conf.name(), &valid, began).await?;
+            let valid = valid.and(left.iter().filter_map(attachment_of));
+            let rest = quarantine(call.conf.raw());
+            let network = call.conf.name();
+            let failed = give_back_leaks(&store, &node, network, &valid, began, &rest).await?;
             failures.extend(failed.iter().map(ToString::to_string));
         }
     }
@@ -63,7 +67,7 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
 fn is_stale(endpoint: &WorkloadEndpoint, valid: &ValidAttachments, began: Timestamp) -> bool {
     let spec = &endpoint.spec;
     let ours = matches!(spec.orchestrator.as_deref(), Some("cni" | "k8s"));
-    let Some(attached) = attachment(endpoint) else {
+    let Some(attached) = attachment_of(endpoint) else {
         return false;
     };
     let created = endpoint

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use margay_call::{datastore_ready, from_ipam, from_store};
+use margay_call::{Failure, datastore_ready, from_store};
 use margay_cni::error::{Error, code};
 use margay_cni::{ResultDoc, Version};
+use margay_ipam_core::Companion;
 use margay_ipam_core::allocator::Proceed;
-use margay_ipam_core::{Companion, IpamError};
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
@@ -36,22 +36,6 @@ pub(crate) async fn claim<S: Store>(
             code::TRY_AGAIN_LATER,
             format!("{key} has just been changed by others"),
         )),
-    }
-}
-
-/// An error of a call, from whichever side.
-#[derive(Debug)]
-pub(crate) struct Failure(pub(crate) Error);
-
-impl From<IpamError> for Failure {
-    fn from(error: IpamError) -> Self {
-        Self(from_ipam(&error))
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
     }
 }
 

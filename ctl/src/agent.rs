@@ -30,6 +30,8 @@ pub struct Status {
     pub endpoints: Vec<Endpoint>,
     /// Why endpoints of dead containers are not given back, where that is held.
     pub cleanup_held: Option<String>,
+    /// Why what nodes that are gone held is not given back, where that is held.
+    pub gone_held: Option<String>,
     /// Its BGP.
     pub bgp: Bgp,
 }

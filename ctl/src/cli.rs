@@ -280,6 +280,14 @@ pub enum Node {
         #[arg(long, env = "NODENAME")]
         node: Option<String>,
     },
+    /// Declare that a node is gone for good, so that what it held is given back.
+    Gone {
+        /// The node's name.
+        name: String,
+        /// Take the declaration back.
+        #[arg(long)]
+        revoke: bool,
+    },
 }
 
 /// Commands about BGP on this node.

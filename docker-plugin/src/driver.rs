@@ -4,6 +4,7 @@ mod endpoint;
 mod ipam;
 mod network;
 mod outside;
+mod publish;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -123,6 +124,7 @@ impl Driver {
             max_blocks: None,
             namespace_labels: None,
             hints: self.hints(),
+            quarantine: Default::default(),
             now: now(),
         }
     }

@@ -103,6 +103,9 @@ pub enum DriverError {
     /// The kernel refused.
     #[error("{}", chain(.0))]
     Kernel(#[from] margay_netlink::Error),
+    /// The kernel's packet filter refused.
+    #[error("{}", chain(.0))]
+    Filter(#[from] margay_nft::Error),
     /// The endpoint cannot be made.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -11,6 +11,10 @@ use std::ops::RangeInclusive;
 use margay_ipam_core::detach::addresses_of;
 use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadPort};
 use margay_model::scalar::Protocol;
+use margay_model::{Cidr, Family};
+use margay_ruleset::{
+    Base, Chain, ChainKind, DataType, Field, Hook, Key, Rule, Set, Side, Statement, Table,
+};
 
 use crate::error::{DriverError, Result};
 use crate::protocol::PortBinding;
@@ -55,6 +59,15 @@ impl Transport {
             17 => Some(Self::Udp),
             132 => Some(Self::Sctp),
             _ => None,
+        }
+    }
+
+    /// The IP protocol's number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 
@@ -180,6 +193,96 @@ impl PortMap {
     }
 }
 
+impl PortMap {
+    /// The table that does it, `locals` being the host's own addresses: what is sent to one of them from outside or by
+    /// the host itself, and the way of a container to itself by the host. It needs no more when it is empty.
+    pub fn table(&self, locals: &BTreeSet<IpAddr>) -> Table {
+        let mut table = Table::new(TABLE, "ports that containers publish");
+        for (v4, name, data) in [
+            (true, LOCALS_V4, DataType::Ipv4),
+            (false, LOCALS_V6, DataType::Ipv6),
+        ] {
+            let own = locals.iter().filter(|local| local.is_ipv4() == v4);
+            let keys = own.map(|local| Key::of(octets(*local)));
+            table.put_set(name, Set::new([data]).with(keys));
+        }
+        let forwards: Vec<Rule> = self.forwards.iter().map(forward).collect();
+        let containers: BTreeSet<IpAddr> = self.forwards.values().map(SocketAddr::ip).collect();
+        let loops: Vec<Rule> = containers.into_iter().map(to_itself).collect();
+        for (name, hook, priority, rules) in [
+            (
+                "prerouting",
+                Hook::Prerouting,
+                DESTINATION_NAT,
+                forwards.clone(),
+            ),
+            ("output", Hook::Output, DESTINATION_NAT, forwards),
+            ("postrouting", Hook::Postrouting, SOURCE_NAT, loops),
+        ] {
+            let base = Base {
+                kind: ChainKind::Nat,
+                hook,
+                priority,
+            };
+            table.put_chain(name, Chain::base(base, rules));
+        }
+        table
+    }
+}
+
+fn forward(((v4, host), to): (&(bool, HostPort), &SocketAddr)) -> Rule {
+    let family = if *v4 { Family::V4 } else { Family::V6 };
+    let at = match host.address {
+        Some(address) => host_prefix(Side::Destination, address),
+        None => {
+            let locals = if *v4 { LOCALS_V4 } else { LOCALS_V6 };
+            Statement::within([Field::Address(Side::Destination, family)], locals)
+        }
+    };
+    Rule::new([
+        Statement::Family(family),
+        at,
+        Statement::protocol(host.transport.number()),
+        Statement::is(Field::Port(Side::Destination), host.port.to_be_bytes()),
+        Statement::DestinationNat {
+            address: to.ip(),
+            port: to.port(),
+        },
+    ])
+}
+
+/// A container that is led back to itself must not see its own address as the sender's.
+fn to_itself(container: IpAddr) -> Rule {
+    Rule::new([
+        Statement::Family(Family::of(container)),
+        host_prefix(Side::Source, container),
+        host_prefix(Side::Destination, container),
+        Statement::Masquerade { ports: None },
+    ])
+}
+
+fn host_prefix(side: Side, address: IpAddr) -> Statement {
+    Statement::Prefix {
+        side,
+        prefix: Cidr::host(address),
+        negated: false,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// The nftables table of published ports.
+pub const TABLE: &str = "margay-docker";
+const LOCALS_V4: &str = "locals4";
+const LOCALS_V6: &str = "locals6";
+/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`.
+const DESTINATION_NAT: i32 = -100;
+const SOURCE_NAT: i32 = 100;
 /// From which host ports are chosen where none is asked for (RFC 6335, section 6).
 const DYNAMIC: RangeInclusive<u16> = 49_152..=65_535;
 
@@ -269,6 +372,35 @@ mod tests {
             let error = choose(&[bad], &BTreeMap::new()).unwrap_err();
             assert!(matches!(error, DriverError::Malformed(_)), "{error}");
         }
+    }
+
+    #[test]
+    fn the_table_translates_and_lets_containers_reach_themselves() {
+        let ports = choose(
+            &[binding(6, "", 8080, 80), binding(17, "10.1.1.1", 53, 53)],
+            &BTreeMap::new(),
+        );
+        let map = PortMap::of([&endpoint(&["10.0.0.1/32"], ports.unwrap())]);
+        let locals = BTreeSet::from(["172.31.0.1".parse().unwrap()]);
+        let table = map.table(&locals);
+        let rules = |chain: &str| -> Vec<String> {
+            let rules = &table.chains()[chain].rules;
+            rules
+                .iter()
+                .map(|rule| {
+                    let words = rule.statements.iter().map(ToString::to_string);
+                    words.collect::<Vec<_>>().join(" ")
+                })
+                .collect()
+        };
+        let forwards = [
+            "meta nfproto ipv4 ip daddr @locals4 meta l4proto 6 th dport 8080 dnat ip to 10.0.0.1:80",
+            "meta nfproto ipv4 ip daddr 10.1.1.1 meta l4proto 17 th dport 53 dnat ip to 10.0.0.1:53",
+        ];
+        assert_eq!(rules("prerouting"), forwards);
+        assert_eq!(rules("output"), forwards);
+        let loops = "meta nfproto ipv4 ip saddr 10.0.0.1 ip daddr 10.0.0.1 masquerade fully-random";
+        assert_eq!(rules("postrouting"), [loops]);
     }
 
     #[test]

@@ -196,15 +196,19 @@ impl Server {
                     .map_err(|error| DriverError::Malformed(error.to_string()))
             }
             (Role::Network, "NetworkDriver.Leave") => driver.leave(&read(body)?).await.map(nothing),
+            (Role::Network, "NetworkDriver.ProgramExternalConnectivity") => {
+                driver.publish(&read(body)?).await.map(nothing)
+            }
+            (Role::Network, "NetworkDriver.RevokeExternalConnectivity") => {
+                driver.revoke(&read(body)?).await.map(nothing)
+            }
             // Swarm's preparation of a network, and what other hosts tell: nothing follows from either.
             (
                 Role::Network,
                 "NetworkDriver.AllocateNetwork"
                 | "NetworkDriver.FreeNetwork"
                 | "NetworkDriver.DiscoverNew"
-                | "NetworkDriver.DiscoverDelete"
-                | "NetworkDriver.ProgramExternalConnectivity"
-                | "NetworkDriver.RevokeExternalConnectivity",
+                | "NetworkDriver.DiscoverDelete",
             ) => read::<Value>(body).map(|_| json!({})),
             _ => Err(DriverError::UnknownCall(call.to_owned())),
         }

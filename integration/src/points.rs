@@ -86,10 +86,10 @@ impl Point {
         ]
     }
 
-    /// A word for container ids.
+    /// A word for container ids; without dashes, which endpoints' names double.
     pub fn word(&self) -> String {
         let fault = self.fault.rsplit('=').next().unwrap_or_default();
-        format!("{}-{}-{fault}", self.syscall, self.number)
+        format!("{}.{}.{fault}", self.syscall, self.number)
     }
 }
 

@@ -6,12 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use margay_integration::cni::addresses;
 use margay_integration::process::{bin_dir, eventually, program};
 use margay_integration::{Agent, Etcd, Lab, Node, Plugin, Pod, StoreKind, run};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GRACE: (&str, &str) = ("MARGAY_CLEANUP_GRACE", "1");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,4 +189,168 @@ fn an_add_repeated_after_its_interfaces_vanished_keeps_its_record() {
     assert!(agent.process.is_running());
     let checked = plugin.call_after("CHECK", "c1", &pod.path(), &result);
     assert!(checked.success(), "{checked:?}");
+}
+
+/// An IPAM plugin's ADD is killed at each of its calls of one kind; no DEL comes, and nothing in the kernel tells
+/// of it.
+#[test]
+fn r3_an_add_of_addresses_alone_killed_anywhere() {
+    let lab = Lab::new(1);
+    let node = lab.node(1);
+    let store = sqlite(&lab);
+    let agent = Agent::start(node, &store, &[GRACE]);
+    let mut plugin = Plugin::new(node, &store).with(json!({"type": "bridge"}));
+    plugin.program = "margay-ipam";
+    let pod = lab.pod();
+    let files = || {
+        let files = std::fs::read_dir(node.dir().join("hints/adding"));
+        files.map_or_else(
+            |_| BTreeSet::new(),
+            |files| files.map(|file| file.unwrap().path()).collect(),
+        )
+    };
+    let (mut kills, mut left, mut late) = (0, 0, 0);
+    for call in ["openat", "write", "pwrite64", "fdatasync", "unlink"] {
+        for when in (1..60).step_by(if call == "openat" { 4 } else { 1 }) {
+            let id = format!("{call}{when}");
+            let before = files();
+            if !killed_add(&plugin, &id, &pod, call, when) {
+                // It answered, so only a DEL may end it.
+                plugin.del(&id, &pod);
+                break;
+            }
+            kills += 1;
+            let held = store.ctl(
+                Some(&node.namespace()),
+                &["ipam", "check", "--show-all-ips"],
+                "",
+            );
+            let holds = held.stdout.contains(&format!("testnet.{id}"));
+            left += usize::from(holds);
+            // Killed when it was done, but for its answer: only a DEL knows that nobody heard of it.
+            if holds && files().is_subset(&before) {
+                late += 1;
+                plugin.del(&id, &pod);
+            }
+        }
+    }
+    assert!(
+        kills > 10 && left > late && late < 4,
+        "{kills} kills, {left} left an address, {late} of those at the end"
+    );
+    eventually("all is given back", PATIENCE, || is_clean(node, &store));
+    eventually("no file is left", PATIENCE, || files().is_empty());
+    assert!(
+        agent
+            .process
+            .log()
+            .contains("killed before it could answer")
+    );
+}
+
+#[test]
+fn d11_the_connections_of_an_address_go_with_its_endpoint() {
+    let lab = Lab::new(1);
+    let node = lab.node(1);
+    let store = sqlite(&lab);
+    let agent = Agent::start(node, &store, &[]);
+    let rules = "table inet t { chain c { type filter hook prerouting priority 0; ct state new accept\n }\n }\n";
+    let loaded = run(node.command("nft").args(["-f", "-"]), rules.as_bytes());
+    assert!(loaded.success(), "{loaded:?}");
+    let plugin = Plugin::new(node, &store);
+    let (goes, stays) = (lab.pod(), lab.pod());
+    let address = |result: &Value| addresses(result)[0].clone();
+    let gone = address(&plugin.add("goes", &goes));
+    let kept = address(&plugin.add("stays", &stays));
+    let tracked = || node.run("cat /proc/net/nf_conntrack").ok();
+    let of = |address: &str| {
+        let entries = tracked();
+        let place = format!("={address} ");
+        entries.lines().filter(|line| line.contains(&place)).count()
+    };
+    // UDP, to nobody who listens, and ICMP.
+    for pod in [&goes, &stays] {
+        let gateway = node.ipv4().to_string();
+        assert!(pod.pings(&gateway, 1));
+        let mut send = margay_integration::process::inside(&pod.namespace, "bash");
+        let script = format!("echo x > /dev/udp/{gateway}/4000");
+        assert!(run(send.args(["-c", &script]), b"").success());
+    }
+    assert_eq!((of(&gone), of(&kept)), (2, 2), "{}", tracked());
+    plugin.del("goes", &goes);
+    eventually("they are gone", PATIENCE, || of(&gone) == 0);
+    assert_eq!(of(&kept), 2);
+    eventually("it is told of", PATIENCE, || {
+        agent
+            .process
+            .log()
+            .contains("tracked connections are deleted")
+    });
+    plugin.del("stays", &stays);
+    eventually("these, too", PATIENCE, || of(&kept) == 0);
+}
+
+#[test]
+fn u05_what_a_node_that_is_declared_gone_held_is_given_back() {
+    let lab = Lab::new(2);
+    let etcd = Etcd::start(&lab);
+    let store = etcd.store();
+    let (here, there) = (lab.node(1), lab.node(2));
+    let agent = Agent::start(here, &store, &[]);
+    let mut goes = Agent::start(there, &store, &[]);
+    let pods = [lab.pod(), lab.pod(), lab.pod()];
+    let stays = Plugin::new(here, &store).add("stays", &pods[0]);
+    Plugin::new(there, &store).add("gone", &pods[1]);
+    let mut addresses_only = Plugin::new(there, &store).with(json!({"type": "bridge"}));
+    addresses_only.program = "margay-ipam";
+    assert!(
+        addresses_only
+            .call("ADD", "alone", &pods[2].path())
+            .success()
+    );
+    let inside = here.namespace();
+    let ctl = |arguments: &[&str]| store.ctl(Some(&inside), arguments, "");
+    let gone = ["node", "gone", &*there.name()];
+    let refused = ctl(&gone);
+    assert!(
+        !refused.success() && refused.stderr.contains("runs"),
+        "{refused:?}"
+    );
+    assert!(!ctl(&["node", "gone", "nobody"]).success());
+    goes.process.stop();
+    assert!(ctl(&gone).success());
+    assert!(ctl(&["node", "gone", "--revoke", &there.name()]).success());
+    assert!(ctl(&gone).success());
+    let mut foretell = here.command(program("margay-agent"));
+    foretell
+        .args(["--dry-run", "--nodename", &here.name()])
+        .envs(store.environment());
+    let foretold = run(&mut foretell, b"").ok();
+    assert!(
+        foretold.contains(&format!("what node {} held", there.name())),
+        "{foretold}"
+    );
+    let check = || ctl(&["ipam", "check", "--show-all-ips"]).stdout;
+    assert!(check().contains("Found 3 allocated"), "{}", check());
+    eventually("all of it is given back", Duration::from_secs(120), || {
+        let held = check();
+        held.contains("found no problems")
+            && held.contains("Found 1 allocated")
+            && held.contains("1 IPAM blocks")
+    });
+    assert!(!ctl(&["get", "node", &there.name()]).success());
+    let log = agent.process.log();
+    for words in ["is gone", "declared it gone", "what it held was given back"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    let checked = Plugin::new(here, &store).call_after("CHECK", "stays", &pods[0].path(), &stays);
+    assert!(checked.success(), "{checked:?}");
+    // The machine comes back after all, as a new one without containers.
+    pods[1].delete();
+    std::fs::remove_file(goes.state_dir.join("nodename")).unwrap();
+    std::fs::remove_file(goes.run_dir.join("agent.sock")).unwrap_or_default();
+    let _again = Agent::start(there, &store, &[]);
+    let pod = lab.pod();
+    Plugin::new(there, &store).add("new", &pod);
+    assert!(check().contains("found no problems"), "{}", check());
 }

@@ -320,3 +320,113 @@ fn rkt() {
     assert!(deleted.success(), "{deleted:?}");
     assert_eq!(scene.traces(), rest);
 }
+
+/// Nomad's client by its library go-cni: the allocation is the container, and its arguments name no pod.
+#[test]
+fn nomad() {
+    let scene = Scene::sqlite();
+    let rest = scene.at_rest();
+    let mut plugin = scene.plugin().with(json!({
+        "cniVersion": "1.0.0",
+        "capabilities": {"portMappings": true},
+        "runtimeConfig": {"portMappings": [
+            {"hostPort": 24017, "containerPort": 8080, "protocol": "tcp", "hostIP": "172.31.0.2"}]},
+    }));
+    let id = "5b4d3a1e-72a5-2ba1-8a4d-6a9e0a6f6a52";
+    let args = format!(
+        "IgnoreUnknown=true;NOMAD_REGION=global;NOMAD_NAMESPACE=default;NOMAD_JOB_ID=web;\
+         NOMAD_GROUP_NAME=front;NOMAD_ALLOC_ID={id}"
+    );
+    let env = [("CNI_ARGS", &*args)];
+    let pod = scene.lab.pod();
+    let call = |plugin: &margay_integration::Plugin<'_>, verb: &str| {
+        let conf = Value::Object(plugin.conf.clone());
+        plugin.call_with(verb, id, &pod.path(), &env, &conf)
+    };
+    let added = call(&plugin, "ADD");
+    assert!(added.success(), "{added:?}");
+    let endpoints = scene.ctl(&["get", "wep", "-A", "-o", "json"], "").json();
+    let spec = &endpoints["items"][0]["spec"];
+    assert_eq!(
+        (&spec["orchestrator"], &spec["containerID"]),
+        (&"cni".into(), &id.into())
+    );
+    // After a restart of the client it checks, and tears down with the result that it kept.
+    plugin.conf.insert("prevResult".to_owned(), added.json());
+    for verb in ["CHECK", "DEL", "DEL"] {
+        let output = call(&plugin, verb);
+        assert!(
+            output.success() && output.stdout.is_empty(),
+            "{verb}: {output:?}"
+        );
+    }
+    assert_eq!(scene.traces(), rest);
+}
+
+/// Configurations that were written for Calico's plugins, taken by ours under Calico's names. Only places are
+/// changed, to those of the lab.
+#[test]
+fn calicos_own_configurations() {
+    let scene = Scene::etcd();
+    let bin = scene.lab.dir().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    for (ours, theirs) in [("margay", "calico"), ("margay-ipam", "calico-ipam")] {
+        std::os::unix::fs::symlink(bin_dir().join(ours), bin.join(theirs)).unwrap();
+    }
+    let path = format!("{}:{}", bin.display(), cni_path());
+    for (text, pool) in [
+        (
+            r#"{"cniVersion":"1.0.0","name":"calinet","type":"calico","datastore_type":"etcdv3",
+            "etcd_endpoints":"http://10.200.0.1:2379","nodename":"n1","nodename_file_optional":true,
+            "log_level":"info","log_file_path":"/var/log/calico/cni-h1.log","mtu":1450,
+            "ipam_lock_file":"/var/log/calico/ipam-h1.lock","ipam":{"type":"calico-ipam"}}"#,
+            "192.168.",
+        ),
+        (
+            r#"{"cniVersion":"1.0.0","name":"calihl","type":"calico","datastore_type":"etcdv3",
+            "etcd_endpoints":"http://10.200.0.1:2379","nodename":"n1","nodename_file_optional":true,
+            "log_level":"info","log_file_path":"/var/log/calico/cni-h1.log","mtu":1450,
+            "ipam_lock_file":"/var/log/calico/ipam-h1.lock",
+            "ipam":{"type":"host-local","subnet":"10.77.0.0/16","dataDir":"/dev/shm/cp-hl-cal"}}"#,
+            "10.77.",
+        ),
+    ] {
+        let mut conf: Map<String, Value> = serde_json::from_str(text).unwrap();
+        let lab = scene.plugin().conf;
+        for key in ["etcd_endpoints", "nodename_file", "state_dir"] {
+            conf.insert(key.to_owned(), lab[key].clone());
+        }
+        if conf["ipam"].get("dataDir").is_some() {
+            let leases = scene.lab.dir().join("leases");
+            conf["ipam"]["dataDir"] = leases.display().to_string().into();
+        }
+        let pod = scene.lab.pod();
+        let call = |verb: &str, conf: &Map<String, Value>| {
+            let mut command = scene.node().command(bin.join("calico"));
+            command
+                .env("CNI_COMMAND", verb)
+                .env("CNI_CONTAINERID", "fxipt000")
+                .env("CNI_NETNS", pod.path())
+                .env("CNI_IFNAME", "eth0")
+                .env("CNI_PATH", &path);
+            run(
+                &mut command,
+                Value::Object(conf.clone()).to_string().as_bytes(),
+            )
+        };
+        let added = call("ADD", &conf);
+        assert!(added.success(), "{added:?}");
+        let result = added.json();
+        assert!(addresses(&result)[0].starts_with(pool), "{result}");
+        assert!(pod.run("ip link show eth0").ok().contains("mtu 1450"));
+        conf.insert("prevResult".to_owned(), result);
+        for verb in ["CHECK", "DEL", "DEL"] {
+            let output = call(verb, &conf);
+            assert!(
+                output.success() && output.stdout.is_empty(),
+                "{verb}: {output:?}"
+            );
+        }
+    }
+    assert!(scene.traces().holds_nothing());
+}

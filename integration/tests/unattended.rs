@@ -62,7 +62,7 @@ fn nobody_comes_back(scene: &Scene) {
         let mut left = 0;
         for fault in [Fault::Killed, Fault::Failing] {
             for point in Point::sample(Point::all(&calls, fault), SAMPLE) {
-                let (id, pod) = (format!("{verb}-{}", point.word()), scene.lab.pod());
+                let (id, pod) = (format!("{verb}.{}", point.word()), scene.lab.pod());
                 if verb == "DEL" {
                     plugin.add(&id, &pod);
                 }
@@ -191,7 +191,7 @@ fn killed_behind(kind: &'static str, more: Value, scene: &Scene) {
         let calls = std::fs::read_to_string(&record).unwrap();
         for fault in [Fault::Killed, Fault::Failing] {
             for point in Point::sample(Point::all(&calls, fault), SAMPLE) {
-                let id = format!("{verb}-{}", point.word());
+                let id = format!("{verb}.{}", point.word());
                 if verb == "DEL" {
                     assert!(behind.call("ADD", &id, &pod, &[]), "{point:?}");
                 }

@@ -7,17 +7,17 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Hints, Releasing, Settings, Turn, block_on, check_addresses, datastore_ready, environment,
-    from_ipam, from_store, give_back_leaks, not_available, now, open, request,
+    Adding, Failure, Gate, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
+    could_assign, environment, from_store, give_back_leaks, not_available, now, open,
+    overtaking, quarantine, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
-use margay_ipam_core::allocator::{Companion, Proceed};
-use margay_ipam_core::{Allocator, Assigned, Assignment, IpamError};
+use margay_ipam_core::{Allocator, Assigned, Assignment};
 use margay_journal as journal;
-use margay_model::{Key, Kind};
+use margay_model::Key;
 use margay_plugin::{Level, Plugin, log, progress};
-use margay_store::{Answer, Read, Store, Write};
+use margay_store::{Read, Store};
 
 /// The plugin.
 #[derive(Debug)]
@@ -70,53 +70,25 @@ fn main() -> ExitCode {
     margay_plugin::run(&Ipam)
 }
 
-/// Refuses while the store is locked; reads that in the allocator's own round trip.
-#[derive(Debug)]
-struct Gate;
-
-/// An error of a call, from whichever side.
-#[derive(Debug)]
-struct Failure(Error);
-
-impl From<IpamError> for Failure {
-    fn from(error: IpamError) -> Self {
-        Self(from_ipam(&error))
-    }
-}
-
-impl Companion for Gate {
-    type Error = Failure;
-
-    fn reads(&self) -> Vec<Read> {
-        vec![Read::Get(Key::resource(
-            Kind::ClusterInformation,
-            "default",
-        ))]
-    }
-
-    fn inspect(&mut self, answers: &[Answer]) -> Result<Proceed, Failure> {
-        let cluster = answers.first().and_then(|answer| answer.entries.first());
-        datastore_ready(cluster).map_err(Failure)?;
-        Ok(Proceed::Go)
-    }
-
-    fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, Failure> {
-        Ok(Vec::new())
-    }
-}
-
 async fn add(call: &Request) -> Result<ResultDoc, Error> {
+    let mut adding = Adding::begin(call).await?;
+    let done = assign(call, &mut adding).await;
+    adding.end(done, async || release(call).await).await
+}
+
+async fn assign(call: &Request, adding: &mut Adding) -> Result<ResultDoc, Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name()?;
     let store = open(&settings)?;
     let releasing = Releasing::read(&call.conf, &environment);
     releasing
-        .finish(call, &store, &release(call, &node))
+        .finish(call, &store, &to_release(call, &node))
         .await?;
     progress("waiting for other calls on this node");
     let _turn = Turn::wait(call.conf.raw(), &node).await;
     let hints = Hints::of(call.conf.raw(), &node);
     let wanted = request(call, &node, hints.read(), now())?;
+    adding.assigning(&node, &wanted.handle, &wanted.timestamp())?;
     progress(format!("waiting for {}", store.describe()));
     let made = Allocator::new(&store)
         .assign(&wanted, &mut Gate)
@@ -168,22 +140,23 @@ fn gateway(address: IpAddr) -> IpAddr {
 }
 
 async fn del(call: &Request) -> Result<(), Error> {
+    overtaking(call, async || release(call).await).await
+}
+
+/// The DEL itself, also of an ADD that a DEL overtook.
+async fn release(call: &Request) -> Result<(), Error> {
     let releasing = Releasing::read(&call.conf, &environment);
     let node = releasing.node.name_or_guess();
     let _turn = Turn::wait(call.conf.raw(), &node).await;
-    let release = release(call, &node);
+    let release = to_release(call, &node);
     releasing.release(call, release).await
 }
 
 /// What a DEL gives back.
-fn release(call: &Request, node: &str) -> journal::Release {
+fn to_release(call: &Request, node: &str) -> journal::Release {
     let network = call.conf.name();
     journal::Release {
-        attachment: journal::Attachment {
-            network: network.to_owned(),
-            container_id: call.container_id.clone(),
-            ifname: call.ifname.clone(),
-        },
+        attachment: attachment(call),
         node: Some(node.to_owned()),
         handle: format!("{network}.{}", call.container_id),
         legacy_handle: Some(match call.args.pod() {
@@ -228,7 +201,9 @@ async fn gc(call: &Request) -> Result<(), Error> {
     let node = settings.node.name_or_guess();
     let store = open(&settings)?;
     progress(format!("waiting for {}", store.describe()));
-    let failures = give_back_leaks(&store, &node, &settings.network, &valid, now()).await?;
+    let rest = quarantine(call.conf.raw());
+    let network = &settings.network;
+    let failures = give_back_leaks(&store, &node, network, &valid, now(), &rest).await?;
     match failures.first() {
         None => Ok(()),
         Some(first) => {
@@ -246,16 +221,7 @@ async fn status(call: &Request) -> Result<(), Error> {
     let settings = Settings::read(&call.conf, &environment)?;
     let node = settings.node.name().map_err(not_available)?;
     let store = open(&settings)?;
-    progress(format!("waiting for {}", store.describe()));
-    let cluster = store
-        .get(&Key::resource(Kind::ClusterInformation, "default"))
-        .await
-        .map_err(|error| not_available(from_store(&error)))?;
-    datastore_ready(cluster.as_ref()).map_err(not_available)?;
-    let hints = Hints::of(call.conf.raw(), &node).read();
-    let wanted = request(call, &node, hints, now())?;
-    let could = Allocator::new(&store).could_assign(&wanted).await;
-    could.map_err(|error| not_available(from_ipam(&error)))
+    could_assign(call, &store, &node).await
 }
 
 /// Link-local, so that it stands on every interface of the host and nobody routes it.

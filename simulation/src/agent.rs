@@ -9,6 +9,7 @@ use margay_agent::metrics::Metrics;
 use margay_agent::releases::Drain;
 use margay_agent::report::Status;
 use margay_agent::state::State;
+use margay_journal::Quarantine;
 use margay_model::{Kind, Prefix};
 use margay_store::follow::{Event, Follower, Options};
 use margay_telemetry::metrics::registry;
@@ -56,6 +57,7 @@ async fn life(world: &Arc<World>, number: usize) {
         store: store.clone(),
         node: node.name.clone(),
         grace: GRACE,
+        quarantine: Quarantine::beside(&node.journal),
         metrics,
         status,
         booted: Some(node.booted()),
@@ -90,7 +92,9 @@ async fn life(world: &Arc<World>, number: usize) {
                 }
                 Event::Lost(_) => {}
                 // The operator knows that containers went.
-                Event::Regressed { .. } | Event::Shrunk { .. } => follower.accept(),
+                Event::Regressed { .. } | Event::Replaced { .. } | Event::Shrunk { .. } => {
+                    follower.accept();
+                }
             }
         }
         if followed {

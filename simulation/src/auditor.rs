@@ -439,7 +439,6 @@ fn handle_of(endpoint: &WorkloadEndpoint) -> String {
 
 #[cfg(test)]
 mod tests {
-    use margay_ipam_core::reservation::Reservations;
     use margay_model::ipam::Attribute;
     use margay_model::json;
     use margay_store::Write;
@@ -455,7 +454,7 @@ mod tests {
             handle_id: Some(id.to_owned()),
             ..Attribute::default()
         };
-        let address = block::assign_next(&mut held, &attribute, &Reservations::default());
+        let address = block::assign_next(&mut held, &attribute, |_| false);
         (held, address.unwrap())
     }
 

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_ipam_core::reservation::Reservations;
 use margay_ipam_core::{block, handle};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Block, Handle};
 use margay_model::key::Owner;
@@ -142,8 +141,7 @@ impl Writer {
                 secondary: [("node".to_owned(), self.node.clone())].into(),
                 ..Attribute::default()
             };
-            let none = Reservations::default();
-            let Some(address) = block::assign_next(&mut held, &attribute, &none) else {
+            let Some(address) = block::assign_next(&mut held, &attribute, |_| false) else {
                 return Ok(None);
             };
             block::written(&mut held);

@@ -132,6 +132,8 @@ impl Container {
             legacy_handle: Some(self.pod.clone().unwrap_or_else(|| self.id.clone())),
             endpoint: (!self.is_addresses_only()).then(|| self.key(node)),
             endpoint_at: None,
+            assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: clock(),
         }
@@ -351,6 +353,7 @@ impl Call {
             max_blocks: None,
             namespace_labels: None,
             hints: Vec::new(),
+            quarantine: Default::default(),
             now: clock(),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use margay_cni::ValidAttachments;
 use margay_ipam_core::Want;
+use margay_journal::Quarantine;
 use margay_model::Family;
 use margay_model::time::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
@@ -89,11 +90,12 @@ async fn garbage(world: &Arc<World>, number: usize) {
             let Ok(recorded) = margay_call::recorded(&store, &node.name).await else {
                 continue;
             };
-            valid = valid.and(recorded.iter().filter_map(margay_call::attachment));
+            valid = valid.and(recorded.iter().filter_map(margay_call::attachment_of));
         }
         let began: Timestamp = clock();
+        let rest = Quarantine::beside(&node.journal);
         let given_back =
-            margay_call::give_back_leaks(&store, &node.name, network, &valid, began).await;
+            margay_call::give_back_leaks(&store, &node.name, network, &valid, began, &rest).await;
         if world.is_calm() && world.is_spent() {
             match given_back {
                 Ok(failures) if failures.is_empty() => {}
@@ -114,7 +116,7 @@ async fn stale_endpoints(
     let began = clock();
     for endpoint in margay_call::recorded(store, &node.name).await? {
         let spec = &endpoint.spec;
-        let Some(attached) = margay_call::attachment(&endpoint) else {
+        let Some(attached) = margay_call::attachment_of(&endpoint) else {
             continue;
         };
         let created = endpoint.metadata.creation_timestamp.as_deref();

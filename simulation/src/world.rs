@@ -94,17 +94,17 @@ pub fn run(seed: u64, operations: u64, remember: bool) -> Result<Report, Violati
         tempfile::tempdir()
     };
     let folder = folder.unwrap();
-    let world = runtime.block_on(async {
+    let (world, time) = runtime.block_on(async {
         BEGAN.set(Some(Instant::now()));
         let world = World::new(rng, shape, operations, remember, folder.path());
         world.live().await;
-        world
+        (world, clock_since())
     });
     drop(runtime);
     let report = Report {
         operations: world.made.load(Ordering::Relaxed),
         commits: world.auditor().commits(),
-        time: clock_since(),
+        time,
     };
     let what = lock(&world.violation).take();
     match what {

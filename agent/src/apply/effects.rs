@@ -1,8 +1,10 @@
 //! What a comparison does beside changing routes: settings, files, words and figures.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use margay_netlink::Interfaces;
+use margay_nft::Conntrack;
 use margay_route::{Plan, RouteKey};
 use tracing::{debug, error, info, warn};
 
@@ -14,6 +16,35 @@ use crate::plan::{RouteWords, Words};
 use crate::state::Block;
 
 impl Engine {
+    /// Deletes the connections that the kernel tracks for addresses which no endpoint of this node has any more
+    /// (D11): whoever gets such an address next shall not get the answers to them.
+    pub(super) async fn forget_connections(&mut self) {
+        let vacated: Vec<IpAddr> = self.state.take_vacated().into_iter().collect();
+        if vacated.is_empty() {
+            return;
+        }
+        let namespace = self.parts.netlink.namespace().clone();
+        let addresses = vacated.clone();
+        // The kernel may have a long table to walk.
+        let forget = move || Conntrack::open(&namespace)?.forget(&addresses);
+        let metrics = &self.parts.metrics;
+        match tokio::task::spawn_blocking(forget).await {
+            Ok(Ok(0)) => debug!(?vacated, "no connections are tracked"),
+            Ok(Ok(count)) => {
+                metrics.forgotten.inc_by(count as u64);
+                info!(?vacated, count, "tracked connections are deleted");
+            }
+            Ok(Err(failed)) => {
+                metrics.forget_failures.inc();
+                warn!(?vacated, error = %failed, "tracked connections cannot be deleted");
+            }
+            Err(failed) => {
+                metrics.forget_failures.inc();
+                warn!(?vacated, error = %failed, "deleting tracked connections broke off");
+            }
+        }
+    }
+
     /// Logs what will be done and what is odd; each oddity once while it lasts.
     pub(super) fn tell(&mut self, picture: &Picture, planned: &Plan, withheld: usize) {
         for step in &planned.steps {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use margay_ipam_core::{Allocator, Detach, Detached, IpamError, handle};
+use margay_journal::Quarantine;
 use margay_model::Key;
 use margay_model::time::Timestamp;
 use margay_store::Store;
@@ -23,6 +24,8 @@ pub struct Sweep<S> {
     pub node: String,
     /// How long an interface must be gone.
     pub grace: Duration,
+    /// Where plugins look which addresses were given back lately.
+    pub quarantine: Quarantine,
     /// Figures.
     pub metrics: Metrics,
     /// Where what is held back is shown.
@@ -79,6 +82,7 @@ impl<S: Store> Sweep<S> {
             }
             Ok(done) => {
                 self.metrics.cleaned_up.inc();
+                self.quarantine.admit(&done.addresses);
                 info!(%key, gave_back = ?done.addresses, "{suspect}; it was given back");
             }
             Err(failed) => {
@@ -106,6 +110,8 @@ impl<S: Store> Sweep<S> {
             legacy_handle: None,
             endpoint: Some(key.clone()),
             endpoint_at: Some(suspect.attachment.revision),
+            assigned_at: None,
+            unless: None,
             hints: Vec::new(),
             now: (self.clock)(),
         };

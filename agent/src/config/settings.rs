@@ -126,6 +126,12 @@ pub const SETTINGS: &[Setting] = &[
         "Seconds for which a container's interface must be gone before its endpoint is given back; 0 is never",
     ),
     both(
+        "MARGAY_NODE_GRACE",
+        "node-grace",
+        "0",
+        "Seconds without an agent after which a node counts as gone although nobody declares it; 0 is never",
+    ),
+    both(
         "MARGAY_RUN_DIR",
         "run-dir",
         "/var/run/calico",

@@ -189,3 +189,31 @@ fn nearer_settings_win_and_a_wrong_field_spoils_no_other() {
         Some(Duration::from_secs(7))
     );
 }
+
+#[test]
+fn vacated_addresses_are_those_that_no_endpoint_has() {
+    let mut state = State::new("n1");
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    state.put(&endpoint("n1", good()));
+    assert!(state.take_vacated().is_empty());
+    let mut moved = good();
+    moved["ipNetworks"] = json!(["192.168.0.1/32"]);
+    state.put(&endpoint("n1", moved));
+    assert_eq!(state.take_vacated(), [address("fd00::1")].into());
+    assert!(state.take_vacated().is_empty());
+    state.delete(&endpoint("n1", Value::Null).key);
+    // The next pod has the address already.
+    let other = resource(
+        "workloadendpoints",
+        "default/n1-cni-c2-eth0",
+        "WorkloadEndpoint",
+        good(),
+    );
+    state.put(&other);
+    assert!(state.take_vacated().is_empty());
+    state.delete(&other.key);
+    assert_eq!(
+        state.take_vacated(),
+        [address("192.168.0.1"), address("fd00::1")].into()
+    );
+}

@@ -9,7 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use margay_datastore::{Config, Datastore};
-use margay_ipam_core::reservation::Reservations;
 use margay_ipam_core::{block, handle};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Handle};
 use margay_model::key::Owner;
@@ -127,7 +126,6 @@ async fn fill_block(store: &Datastore, cidr: Cidr, node: &str, count: usize) -> 
         Key::Affinity(owner, cidr),
         serde_json::to_vec(&Affinity::new(AffinityState::Confirmed))?,
     )];
-    let nobody = Reservations::parse([]);
     for number in 0..count {
         let container = format!("seeded{}x{number}", cidr.key_form().replace('-', "x"));
         let handle_id = format!("{NETWORK}.{container}");
@@ -139,7 +137,7 @@ async fn fill_block(store: &Datastore, cidr: Cidr, node: &str, count: usize) -> 
             ]),
             ..Attribute::default()
         };
-        let address = block::assign_next(&mut block, &attribute, &nobody);
+        let address = block::assign_next(&mut block, &attribute, |_| false);
         let address = address.with_context(|| format!("block {cidr} is full"))?;
         let mut held = Handle::default();
         handle::increment(&mut held, cidr, 1);

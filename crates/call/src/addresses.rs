@@ -1,14 +1,20 @@
 //! Which addresses a call asks of our own IPAM.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
 use margay_cni::error::{Error, code};
 use margay_cni::{IpRange, NetConf, Request};
 use margay_ipam_core::{Request as AddressRequest, Want};
+use margay_journal::Quarantine;
 use margay_model::resource::pool::AllowedUse;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family};
 use serde_json::{Map, Value};
+
+use crate::hints::state_dir;
+use crate::number;
 
 /// Values of `ipam.type` that mean our own IPAM.
 pub const OWN_IPAM_TYPES: &[&str] = &["margay-ipam", "calico-ipam"];
@@ -24,6 +30,8 @@ pub struct AddressSettings {
     pub ipv4_pools: Vec<String>,
     /// The only IPv6 pools to use.
     pub ipv6_pools: Vec<String>,
+    /// For how long an address that was given back is used last.
+    pub quarantine: Duration,
 }
 
 impl AddressSettings {
@@ -37,6 +45,8 @@ impl AddressSettings {
             ipv6: switch(ipam, "assign_ipv6", false)?,
             ipv4_pools: texts(ipam, "ipv4_pools"),
             ipv6_pools: texts(ipam, "ipv6_pools"),
+            quarantine: number(ipam, "quarantine_seconds")
+                .map_or(QUARANTINE, |seconds| Duration::from_secs(seconds.into())),
         };
         if !settings.ipv4 && !settings.ipv6 {
             return Err(Error::new(
@@ -78,6 +88,10 @@ pub fn request(
     now: Timestamp,
 ) -> Result<AddressRequest, Error> {
     let requested = call.requested_addresses()?;
+    let quarantine = match &requested[..] {
+        [] => quarantine(call.conf.raw()).held(settings(&call.conf)?.quarantine),
+        _ => BTreeSet::new(),
+    };
     let ranges = call.conf.runtime_config()?.ip_ranges;
     let wants = if !requested.is_empty() {
         requested
@@ -107,8 +121,14 @@ pub fn request(
         max_blocks: None,
         namespace_labels: None,
         hints,
+        quarantine,
         now,
     })
+}
+
+/// The node's addresses that were given back lately.
+pub fn quarantine(conf: &Map<String, Value>) -> Quarantine {
+    Quarantine::below(Path::new(state_dir(conf)))
 }
 
 /// An address out of one set of ranges. They can be honoured where each is a whole pool: blocks are handed to
@@ -179,6 +199,9 @@ fn texts(ipam: &Map<String, Value>, key: &str) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+/// How long an address rests unless the configuration says otherwise.
+const QUARANTINE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

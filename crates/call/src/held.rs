@@ -6,6 +6,7 @@ use margay_cni::error::{Error, code};
 use margay_cni::{Attachment, ValidAttachments};
 use margay_ipam_core::audit::{Allocation, allocations};
 use margay_ipam_core::{Allocator, NoCompanion, Release, block, handle};
+use margay_journal::Quarantine;
 use margay_model::ipam::{Block, Handle};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
@@ -69,7 +70,7 @@ pub async fn recorded<S: Store>(store: &S, node: &str) -> Result<Vec<WorkloadEnd
 }
 
 /// The attachment that an endpoint records; `None` where it is no container's.
-pub fn attachment(endpoint: &WorkloadEndpoint) -> Option<Attachment> {
+pub fn attachment_of(endpoint: &WorkloadEndpoint) -> Option<Attachment> {
     Some(Attachment {
         container_id: endpoint.spec.container_id.clone()?,
         ifname: endpoint.spec.endpoint.clone()?,
@@ -87,12 +88,15 @@ pub async fn give_back_leaks<S: Store>(
     network: &str,
     valid: &ValidAttachments,
     began: Timestamp,
+    quarantine: &Quarantine,
 ) -> Result<Vec<Error>, Error> {
     let mut failures = Vec::new();
     for allocation in held(store).await? {
         if is_leaked(&allocation, node, network, valid, began) {
-            let gone = give_back(store, node, &allocation, began).await;
-            failures.extend(gone.err());
+            match give_back(store, node, &allocation, began).await {
+                Ok(addresses) => quarantine.admit(&addresses),
+                Err(failed) => failures.push(failed),
+            }
         }
     }
     Ok(failures)
@@ -157,7 +161,7 @@ async fn give_back<S: Store>(
     node: &str,
     allocation: &Allocation,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Vec<IpAddr>, Error> {
     let handle = allocation.handle.clone().unwrap_or_default();
     log(
         Level::Info,
@@ -171,13 +175,16 @@ async fn give_back<S: Store>(
         node: node.to_owned(),
         handle,
         interface: Some(ifname.to_owned()),
+        timestamp: None,
         hints: vec![allocation.block],
         now,
     };
     let released = Allocator::new(store)
         .release(&request, &mut NoCompanion)
         .await;
-    released.map(|_| ()).map_err(|error| from_ipam(&error))
+    released
+        .map(|released| released.addresses)
+        .map_err(|error| from_ipam(&error))
 }
 
 fn container_of<'a>(allocation: &'a Allocation, network: &str) -> Option<&'a str> {

@@ -56,6 +56,7 @@ pub const IPAM_KEYS: &[Key] = &[
     Key::new("assign_ipv6", &[Kind::String, Kind::Bool]),
     Key::new("ipv4_pools", STRINGS),
     Key::new("ipv6_pools", STRINGS),
+    Key::new("quarantine_seconds", NUMBER),
 ];
 
 /// Keys of `container_settings`.

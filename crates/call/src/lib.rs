@@ -3,8 +3,10 @@
 //! Keys are those that Calico's users know; `docs/configuration.md` lists them all. Everything is checked
 //! before anything is done.
 
+mod adding;
 mod addresses;
 mod failure;
+mod gate;
 mod held;
 mod hints;
 mod keys;
@@ -16,9 +18,11 @@ mod release;
 mod store;
 mod turn;
 
-pub use addresses::{AddressSettings, OWN_IPAM_TYPES, request};
+pub use adding::{Adding, attachment, overtaking};
+pub use addresses::{AddressSettings, OWN_IPAM_TYPES, quarantine, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
-pub use held::{attachment, check_addresses, give_back_leaks, is_old, recorded};
+pub use gate::{Failure, Gate, could_assign, could_record};
+pub use held::{attachment_of, check_addresses, give_back_leaks, is_old, recorded};
 pub use hints::Hints;
 pub use keys::{
     CONTAINER_KEYS, FEATURE_KEYS, IPAM_KEYS, KEYS, KUBERNETES_KEYS, POLICY_KEYS, check,

@@ -8,12 +8,12 @@ use margay_cni::error::{Error, code};
 use margay_cni::{NetConf, Request};
 use margay_datastore::{Backend, Config, Datastore};
 use margay_ipam_core::{Allocator, Detach, Detached};
-use margay_journal::{Filed, Journal, Release};
+use margay_journal::{Filed, Journal, Quarantine, Release};
 use margay_model::names::EndpointName;
 use margay_model::{Key, Kind};
 use margay_plugin::{Level, log, progress};
 
-use crate::{Hints, NodeSettings, check, from_config, from_ipam, hints, now};
+use crate::{Hints, NodeSettings, check, from_config, from_ipam, hints, now, quarantine};
 
 /// What releasing needs of a configuration. Nothing else of it counts, so that a configuration that was broken
 /// while the container ran stops no DEL.
@@ -23,6 +23,7 @@ pub struct Releasing {
     pub node: NodeSettings,
     store: Result<Config, Error>,
     journal: Journal,
+    quarantine: Quarantine,
     patience: Duration,
 }
 
@@ -40,6 +41,7 @@ impl Releasing {
             node: NodeSettings::read(conf.raw()),
             store: Config::from_cni(conf.raw(), env).map_err(|error| from_config(&error)),
             journal: Journal::below(Path::new(hints::state_dir(conf.raw()))),
+            quarantine: quarantine(conf.raw()),
             patience: told.map_or(PATIENCE, Duration::from_millis),
         }
     }
@@ -58,6 +60,7 @@ impl Releasing {
                     Level::Debug,
                     &format!("{} gave back {:?}", release.handle, detached.addresses),
                 );
+                self.quarantine.admit(&detached.addresses);
                 return self.forget(waiting.as_ref());
             }
             Ok(_) => Error::new(code::AGENT_UNREACHABLE, NO_NAME),
@@ -85,6 +88,7 @@ impl Releasing {
             .detach(&detachment(call, &self.node, release)?, &|| true)
             .await
             .map_err(|error| from_ipam(&error))?;
+        self.quarantine.admit(&done.addresses);
         log(
             Level::Info,
             &format!(
@@ -193,6 +197,8 @@ fn detachment(call: &Request, node: &NodeSettings, release: &Release) -> Result<
         legacy_handle: release.legacy_handle.clone(),
         endpoint: endpoint.transpose()?,
         endpoint_at: None,
+        assigned_at: None,
+        unless: None,
         hints: Hints::of(call.conf.raw(), &node).read(),
         now: now(),
         node,

@@ -1,6 +1,6 @@
 //! Carries decisions out over a store: reads, one atomic batch, and again when others were faster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -51,8 +51,17 @@ pub struct Request {
     pub namespace_labels: Option<BTreeMap<String, String>>,
     /// Blocks that will likely be needed: they are read in the first round trip. Wrong hints cost a read.
     pub hints: Vec<Cidr>,
+    /// Addresses that were given back lately: used only where they are asked for, or nothing else is left.
+    pub quarantine: BTreeSet<IpAddr>,
     /// The time.
     pub now: Timestamp,
+}
+
+impl Request {
+    /// The timestamp in the owner facts of what this request assigns, which tells it from what others assign.
+    pub fn timestamp(&self) -> String {
+        self.now.go_string()
+    }
 }
 
 /// What an address may not be, beside what the cluster reserves.
@@ -243,23 +252,28 @@ impl<'s, S: Store> Allocator<'s, S> {
         }
     }
 
-    /// Whether [`Allocator::assign`] would succeed now, without writing anything.
+    /// Whether [`Allocator::assign`] would succeed now, without writing anything. The companion is asked for its
+    /// reads and its opinion, not for writes.
     ///
     /// # Errors
     /// What it would answer.
-    pub async fn could_assign(&self, request: &Request) -> Result<(), IpamError> {
+    pub async fn could_assign<C: Companion>(
+        &self,
+        request: &Request,
+        companion: &mut C,
+    ) -> Result<(), C::Error> {
         let owner = owner_facts(request);
         let demand = demand(request, &owner);
         let mut view = View::default();
         let reads = plan::first_reads(&demand, &request.hints);
-        self.begin(&mut view, demand.node, reads, &mut NoCompanion)
-            .await?;
+        self.begin(&mut view, demand.node, reads, companion).await?;
         loop {
             match plan::next(&view, &demand) {
-                Step::Fail(error) => return Err(error),
+                Step::Fail(error) => return Err(error.into()),
                 Step::Commit(_) => return Ok(()),
                 Step::Read(reads) => {
-                    let snapshot = self.store.read_many(&reads).await?;
+                    let snapshot = self.store.read_many(&reads).await;
+                    let snapshot = snapshot.map_err(IpamError::from)?;
                     absorb(&mut view, demand.node, &reads, snapshot)?;
                 }
             }
@@ -338,15 +352,9 @@ impl<'s, S: Store> Allocator<'s, S> {
     /// Whether a commit whose fate is unknown was applied: an owner's timestamp is as good as a nonce.
     async fn took_effect(&self, commit: &Commit, demand: &Demand<'_>) -> Result<bool, IpamError> {
         // What was held before tells nothing of this commit.
-        let mut made = commit
-            .assigned
-            .iter()
-            .filter(|it| !it.held_before)
-            .peekable();
-        if made.peek().is_none() {
-            return Ok(false);
-        }
-        for assigned in made {
+        let assigned = commit.assigned.iter();
+        let made: Vec<&Assigned> = assigned.filter(|it| !it.held_before).collect();
+        for assigned in &made {
             let Some(entry) = self.store.get(&Key::Block(assigned.block)).await? else {
                 return Ok(false);
             };
@@ -361,7 +369,7 @@ impl<'s, S: Store> Allocator<'s, S> {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(!made.is_empty())
     }
 }
 
@@ -369,7 +377,7 @@ impl<'s, S: Store> Allocator<'s, S> {
 fn owner_facts(request: &Request) -> BTreeMap<String, String> {
     let mut owner = request.owner.clone();
     owner.insert("node".to_owned(), request.node.clone());
-    owner.insert("timestamp".to_owned(), request.now.go_string());
+    owner.insert(TIMESTAMP.to_owned(), request.timestamp());
     if request.interface != FIRST_INTERFACE {
         owner.insert(INTERFACE.to_owned(), request.interface.clone());
     }
@@ -386,6 +394,7 @@ fn demand<'a>(request: &'a Request, owner: &'a BTreeMap<String, String>) -> Dema
         purpose: request.purpose,
         max_blocks: request.max_blocks,
         namespace_labels: request.namespace_labels.as_ref(),
+        quarantine: &request.quarantine,
         now: request.now,
     }
 }
@@ -458,4 +467,5 @@ pub(crate) fn is_for_interface(attribute: &Attribute, interface: &str) -> bool {
 
 const FIRST_INTERFACE: &str = "eth0";
 const INTERFACE: &str = "ifname";
+pub(crate) const TIMESTAMP: &str = "timestamp";
 const MOST_ATTEMPTS: u32 = 100;

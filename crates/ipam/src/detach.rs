@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Key, Kind};
-use margay_store::{Answer, Entry, Read, Revision, Store, Write};
+use margay_store::{Answer, Condition, Entry, Op, Read, Revision, Store, Write};
 
 use crate::allocator::{Allocator, Companion, Proceed};
 use crate::error::IpamError;
@@ -28,6 +28,10 @@ pub struct Detach {
     pub endpoint: Option<Key>,
     /// The revision that the endpoint must still have; nothing is done where it has another or is gone.
     pub endpoint_at: Option<Revision>,
+    /// Only addresses with this timestamp in their owner facts; all that the handle has where `None`.
+    pub assigned_at: Option<String>,
+    /// A key whose existence forbids it, up to the commit itself: nothing is done then.
+    pub unless: Option<Key>,
     /// Blocks that will likely be needed.
     pub hints: Vec<Cidr>,
     /// The time.
@@ -66,6 +70,7 @@ impl<S: Store> Allocator<'_, S> {
             node: detach.node.clone(),
             handle: detach.handle.clone(),
             interface: Some(detach.ifname.clone()),
+            timestamp: detach.assigned_at.clone(),
             hints: detach.hints.clone(),
             now: detach.now,
         };
@@ -110,6 +115,7 @@ impl Companion for Removal<'_> {
         let mut reads = vec![Read::Exists(cluster)];
         reads.extend(endpoint.map(Read::Get));
         reads.extend(legacy.map(Read::Exists));
+        reads.extend(self.detach.unless.clone().map(Read::Exists));
         reads
     }
 
@@ -120,13 +126,16 @@ impl Companion for Removal<'_> {
         }
         let asked_for_endpoint = self.detach.endpoint.is_some();
         let endpoint = asked_for_endpoint.then(|| answers.next()).flatten();
-        self.has_legacy_handle = answers.next().flatten().is_some();
+        let asked_for_legacy = self.detach.legacy_handle.is_some();
+        let legacy = asked_for_legacy.then(|| answers.next()).flatten();
+        self.has_legacy_handle = legacy.flatten().is_some();
+        let is_forbidden = answers.next().flatten().is_some();
         // A record that cannot be read cannot tell whose it is, and is left to people.
         let endpoint = endpoint.flatten().map(decode).transpose()?;
         self.found = endpoint.filter(|(held, _)| self.is_ours(held));
         let found_at = self.found.as_ref().map(|(_, revision)| *revision);
         let as_asked = self.detach.endpoint_at.is_none() || self.detach.endpoint_at == found_at;
-        if as_asked && (self.still_due)() {
+        if as_asked && !is_forbidden && (self.still_due)() {
             return Ok(Proceed::Go);
         }
         self.found = None;
@@ -136,9 +145,15 @@ impl Companion for Removal<'_> {
 
     fn writes(&mut self, _addresses: &[IpAddr]) -> Result<Vec<Write>, IpamError> {
         let found = self.found.iter();
-        Ok(found
+        let mut writes: Vec<Write> = found
             .map(|(held, revision)| Write::delete(held.key(), *revision))
-            .collect())
+            .collect();
+        writes.extend(self.detach.unless.iter().map(|key| Write {
+            key: key.clone(),
+            condition: Condition::Absent,
+            op: Op::Check,
+        }));
+        Ok(writes)
     }
 }
 

@@ -6,7 +6,7 @@
 pub mod draft;
 pub mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use margay_model::ipam::AffinityState;
@@ -42,6 +42,8 @@ pub struct Demand<'a> {
     pub max_blocks: Option<u32>,
     /// Labels of the workload's namespace, where there is one that has labels.
     pub namespace_labels: Option<&'a BTreeMap<String, String>>,
+    /// Addresses that were given back lately, to be used last.
+    pub quarantine: &'a BTreeSet<IpAddr>,
     /// The time.
     pub now: Timestamp,
 }
@@ -212,10 +214,32 @@ fn auto(
     if pools.is_empty() {
         return fail(refusals);
     }
-    if from_own_blocks(view, draft, family, &pools)? {
+    if from_own_blocks(view, draft, family, &pools, |draft, cidr, pool| {
+        draft.assign_rested(cidr, pool)
+    })? {
         return Ok(());
     }
     let limit = block_limit(view, demand);
+    if !demand.quarantine.is_empty() {
+        // Rather a fresh block than an address that was just given back; but where none is found at first
+        // sight, the pool is nearly used up.
+        let may_claim = view.config.auto_allocate_blocks;
+        if may_claim && draft.own_blocks(family) < limit as usize {
+            for pool in &pools {
+                if let Some(cidr) = probed_block(view, demand, draft, pool)? {
+                    draft.claim(cidr);
+                    if draft.assign_next(cidr, &pool.name) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if from_own_blocks(view, draft, family, &pools, |draft, cidr, pool| {
+            draft.assign_next(cidr, pool)
+        })? {
+            return Ok(());
+        }
+    }
     if draft.own_blocks(family) >= limit as usize {
         refusals.extend(
             pools
@@ -318,13 +342,14 @@ fn names(pool: &Pool, text: &str) -> bool {
     pool.name == text || text.contains('/') && text.parse() == Ok(pool.cidr)
 }
 
-/// Takes an address from a block the node has already. Blocks that have been read come first; the others
+/// Takes an address, by `assign`, from a block the node has already. Blocks that have been read come first; the others
 /// are asked for only when those are full.
 fn from_own_blocks(
     view: &View,
     draft: &mut Draft<'_>,
     family: Family,
     pools: &[&Pool],
+    assign: impl Fn(&mut Draft<'_>, Cidr, &str) -> bool,
 ) -> Result<bool, Stop> {
     let mut own: Vec<(Cidr, &Pool)> = Vec::new();
     for pool in pools {
@@ -341,7 +366,7 @@ fn from_own_blocks(
             Slot::Unknown | Slot::Present => unread.push(Read::Get(Key::Block(*cidr))),
             Slot::Read(block) if !draft.is_own(&block) => draft.drop_stale(*cidr),
             Slot::Read(_) => {
-                if draft.assign_next(*cidr, &pool.name) {
+                if assign(draft, *cidr, &pool.name) {
                     draft.confirm(*cidr);
                     return Ok(true);
                 }
@@ -365,15 +390,14 @@ fn from_own_blocks(
     Ok(false)
 }
 
-/// A block of the pool that does not exist. First a few are probed, from a place that depends on the
-/// node; only when all of those exist are the keys of all blocks read, never their values.
-fn fresh_block(
+/// A block of the pool that does not exist, among the few that are probed, from a place that depends on the
+/// node.
+fn probed_block(
     view: &View,
     demand: &Demand<'_>,
     draft: &Draft<'_>,
     pool: &Pool,
 ) -> Result<Option<Cidr>, Stop> {
-    let family = pool.cidr.family();
     let mut unknown = Vec::new();
     let range = view.reserved.range_within(pool.cidr, pool.block_size);
     for cidr in candidates::blocks(range, pool.block_size, demand.node).take(PROBES) {
@@ -383,8 +407,23 @@ fn fresh_block(
             Slot::Present | Slot::Read(_) | Slot::Damaged(_) => {}
         }
     }
-    if !unknown.is_empty() {
-        return Err(Stop::Read(unknown));
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    Err(Stop::Read(unknown))
+}
+
+/// A block of the pool that does not exist. Only when all that are probed exist are the keys of all blocks
+/// read, never their values.
+fn fresh_block(
+    view: &View,
+    demand: &Demand<'_>,
+    draft: &Draft<'_>,
+    pool: &Pool,
+) -> Result<Option<Cidr>, Stop> {
+    let family = pool.cidr.family();
+    if let Some(cidr) = probed_block(view, demand, draft, pool)? {
+        return Ok(Some(cidr));
     }
     if pool.blocks() <= PROBES as u128 {
         return Ok(None);
@@ -392,6 +431,7 @@ fn fresh_block(
     if !view.keys_known(family) {
         return Err(Stop::Read(vec![Read::Keys(Prefix::BlocksOf(family))]));
     }
+    let range = view.reserved.range_within(pool.cidr, pool.block_size);
     Ok(candidates::blocks(range, pool.block_size, demand.node)
         .find(|cidr| matches!(draft.slot(*cidr), Slot::Absent)))
 }

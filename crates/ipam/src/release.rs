@@ -9,7 +9,9 @@ use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, Key, Prefix};
 use margay_store::{Batch, Outcome, Read, Store, Write};
 
-use crate::allocator::{Allocator, Attempts, Companion, Proceed, absorb, is_for_interface};
+use crate::allocator::{
+    Allocator, Attempts, Companion, Proceed, TIMESTAMP, absorb, is_for_interface,
+};
 use crate::error::IpamError;
 use crate::plan::draft::encode;
 use crate::plan::view::{Slot, View, common_reads};
@@ -24,6 +26,8 @@ pub struct Release {
     pub handle: String,
     /// Only addresses held for this interface of the container; all of the handle's where `None`.
     pub interface: Option<String>,
+    /// Only addresses with this timestamp in their owner facts: those that one certain request assigned.
+    pub timestamp: Option<String>,
     /// Blocks that will likely be needed.
     pub hints: Vec<Cidr>,
     /// The time.
@@ -437,6 +441,10 @@ fn plan(
                         .interface
                         .as_deref()
                         .is_none_or(|interface| is_for_interface(attribute, interface))
+                    && request
+                        .timestamp
+                        .as_ref()
+                        .is_none_or(|at| attribute.secondary.get(TIMESTAMP) == Some(at))
             },
         );
         handle::set(&mut counted, *cidr, held_by(&held, &request.handle));

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use common::{NOW, addresses, node, pool, release, request, want};
 use margay_ipam_core::release::Address;
-use margay_ipam_core::reservation::Reservations;
-use margay_ipam_core::{Allocator, Assignment, IpamError, NoCompanion, Refusal, Request, Want};
+use margay_ipam_core::{
+    Allocator, Assignment, IpamError, Limits, NoCompanion, Refusal, Request, Want,
+};
 use margay_model::ipam::{Affinity, AffinityState, Attribute, Block, IpamConfig};
 use margay_model::key::Owner;
 use margay_model::resource::pool::{AllowedUse, AssignmentMode, IPReservation, IPReservationSpec};
@@ -266,6 +267,15 @@ async fn a_repeated_request_gets_the_same_address() {
     assert_eq!([assigned[0].address.to_string()], first[..]);
     let written = Revision(before.0 + 1);
     assert_eq!(memory.revision(), written, "the handle is written anew");
+    // What a call assigned is told from what another one did.
+    let mut later = asked.clone();
+    later.now.seconds += 1;
+    assert_eq!(addresses(assign(&memory, &later).await), first);
+    let mut of_one = release("n1", "h1");
+    of_one.timestamp = Some(later.timestamp());
+    let allocator = Allocator::new(&memory);
+    let nothing = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert!(nothing.addresses.is_empty());
     let other = Request {
         interface: "eth1".into(),
         ..asked.clone()
@@ -281,6 +291,56 @@ async fn a_repeated_request_gets_the_same_address() {
     let released = allocator.release(&of_eth1, &mut NoCompanion).await.unwrap();
     assert_eq!(released.addresses[0].to_string(), second[0]);
     assert_eq!(addresses(assign(&memory, &asked).await), first);
+    of_one.timestamp = Some(asked.timestamp());
+    let given_back = allocator.release(&of_one, &mut NoCompanion).await.unwrap();
+    assert_eq!([given_back.addresses[0].to_string()], first[..]);
+}
+
+#[tokio::test]
+async fn i10_an_address_given_back_lately_is_used_last() {
+    let memory = Memory::new();
+    pool(&memory, "p", "10.0.0.0/28", |spec| {
+        spec.block_size = Some(30)
+    });
+    node(&memory, "n1", &[]);
+    let held = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let mut asked = request("n1", "h0", vec![want(Family::V4)]);
+    let first = addresses(assign(&memory, &asked).await).remove(0);
+    let block: Cidr = format!("{first}/30").parse().unwrap();
+    let all: Vec<String> = (0..4).map(|n| block.nth(n).unwrap().to_string()).collect();
+    asked.quarantine = held(&[&all[1], &all[2]]);
+    asked.handle = "h1".to_owned();
+    assert_eq!(
+        addresses(assign(&memory, &asked).await),
+        [&*all[3]],
+        "the others rest"
+    );
+    asked.handle = "h2".to_owned();
+    let next = addresses(assign(&memory, &asked).await).remove(0);
+    assert!(!all.contains(&next), "rather a fresh block: {next}");
+    let mut exact = request("n1", "h3", vec![Want::Exact(all[2].parse().unwrap())]);
+    exact.quarantine.clone_from(&asked.quarantine);
+    assert_eq!(
+        addresses(assign(&memory, &exact).await),
+        [&*all[2]],
+        "asked for"
+    );
+    // No fresh block is left: better used too early than not at all.
+    for n in 0..11 {
+        let handle = format!("other{n}");
+        addresses(
+            assign(
+                &memory,
+                &Request {
+                    handle,
+                    ..asked.clone()
+                },
+            )
+            .await,
+        );
+    }
+    asked.handle = "h4".to_owned();
+    assert_eq!(addresses(assign(&memory, &asked).await), [&*all[1]]);
 }
 
 /// A store whose commits are still on their way when their sender has gone.
@@ -801,8 +861,7 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
                 handle_id: Some(format!("k8s-pod-network.{n:032x}{pod:032x}")),
                 ..Attribute::default()
             };
-            let nothing = Reservations::default();
-            margay_ipam_core::block::assign_next(&mut full, &attribute, &nothing).unwrap();
+            margay_ipam_core::block::assign_next(&mut full, &attribute, |_| false).unwrap();
         }
         memory.put_raw(&Key::Block(cidr).path(), &json::encode(&full).unwrap());
         let confirmed = json::encode(&Affinity::new(AffinityState::Confirmed)).unwrap();
@@ -821,5 +880,82 @@ async fn a_claim_among_many_blocks_reads_few_bytes() {
     assert!(
         bytes < 20_000,
         "{bytes} bytes were read to claim a block among 10,000 addresses"
+    );
+}
+
+async fn choose(memory: &Memory, node: &str, limits: &Limits) -> Result<Assignment, IpamError> {
+    let request = request(node, "unassigned", vec![want(Family::V4)]);
+    Allocator::new(memory).choose(&request, limits).await
+}
+
+#[tokio::test]
+async fn what_is_chosen_is_not_assigned_but_its_block_is_claimed() {
+    let memory = cluster();
+    let limits = Limits::default();
+    let first = addresses(choose(&memory, "n1", &limits).await);
+    let [held] = &blocks(&memory).await[..] else {
+        panic!("one block is expected")
+    };
+    assert_eq!(held.affinity.as_deref(), Some("host:n1"));
+    assert!(margay_ipam_core::block::is_empty(held));
+    assert!(
+        memory
+            .list(&Prefix::Handles)
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+    // Again, and by another node: nobody is led to the same address but the node itself.
+    assert_eq!(addresses(choose(&memory, "n1", &limits).await), first);
+    assert_ne!(addresses(choose(&memory, "n2", &limits).await), first);
+    let exact = Want::Exact(first[0].parse().unwrap());
+    let assigned = assign(&memory, &request("n1", "h", vec![exact])).await;
+    assert_eq!(addresses(assigned), first);
+    assert_ne!(addresses(choose(&memory, "n1", &limits).await), first);
+}
+
+#[tokio::test]
+async fn what_others_are_about_to_take_is_not_chosen() {
+    let memory = cluster();
+    let mut limits = Limits::default();
+    for _ in 0..70 {
+        let chosen = addresses(choose(&memory, "n1", &limits).await);
+        let chosen = chosen[0].parse().unwrap();
+        assert!(!limits.without.contains(&chosen), "{chosen} twice");
+        limits.without.push(chosen);
+    }
+    assert_eq!(blocks(&memory).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_range_limits_addresses_and_claims() {
+    let memory = cluster();
+    for (range, count) in [("192.168.3.0/28", 16), ("192.168.77.128/25", 128)] {
+        let range: Cidr = range.parse().unwrap();
+        let mut limits = Limits {
+            within: Some(range),
+            without: Vec::new(),
+        };
+        for _ in 0..count {
+            let chosen = addresses(choose(&memory, "n1", &limits).await);
+            let chosen = chosen[0].parse().unwrap();
+            assert!(
+                range.contains(chosen) && !limits.without.contains(&chosen),
+                "{chosen}"
+            );
+            limits.without.push(chosen);
+        }
+        let refused = choose(&memory, "n1", &limits).await;
+        assert!(
+            matches!(refused, Err(IpamError::NoAddress { .. })),
+            "{refused:?}"
+        );
+    }
+    let all = blocks(&memory).await;
+    let claimed: Vec<String> = all.iter().map(|block| block.cidr.to_string()).collect();
+    assert_eq!(
+        claimed,
+        ["192.168.3.0/26", "192.168.77.128/26", "192.168.77.192/26"]
     );
 }

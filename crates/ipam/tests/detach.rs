@@ -58,6 +58,8 @@ fn of(container: &str) -> Detach {
         legacy_handle: Some("prod.web".to_owned()),
         endpoint: Some(key()),
         endpoint_at: None,
+        assigned_at: None,
+        unless: None,
         hints: Vec::new(),
         now: NOW,
     }

@@ -1,12 +1,15 @@
-//! Releases that a plugin could not finish, kept on disk until the node's agent does.
+//! What plugins leave on a node's disk for each other and its agent: releases that could not be finished, ADDs
+//! that are being carried out, and addresses that were given back lately.
 //!
-//! A directory with one file a release. A file is there whole and durable, or not at all; its name
+//! The journal is a directory with one file a release. A file is there whole and durable, or not at all; its name
 //! follows from the attachment, so that a repeated DEL writes the same file. There is no lock: writers
 //! replace by rename, and whoever has finished a release removes its file.
 //!
 //! It must never lose a release that was reported as written, and one damaged file must never keep the
 //! others from being read.
 
+mod adding;
+mod quarantine;
 mod release;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime};
 
+pub use adding::{Abandoned, Adding, Assignment, Fence};
+pub use quarantine::Quarantine;
 pub use release::{Attachment, Endpoint, Release};
 
 /// The journal of a node.

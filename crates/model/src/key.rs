@@ -67,6 +67,8 @@ pub enum Key {
     },
     /// Margay: which machine holds a node name, kept under a lease.
     NodeLease(String),
+    /// Margay: that an agent has run on a node, kept beyond its life.
+    Membership(String),
     /// Margay: written once the first pool of the cluster has existed.
     PoolMarker,
     /// Margay: a network of Docker's, by its id.
@@ -116,6 +118,8 @@ pub enum Prefix {
     NodeLeases,
     /// All of Docker's networks.
     DockerNetworks,
+    /// All memberships of nodes.
+    Memberships,
     /// Everything Calico keeps.
     Calico,
     /// Everything Margay keeps for itself.
@@ -188,6 +192,7 @@ impl Key {
                 format!("{FELIX2}{region}/host/{host}/last_reported_status")
             }
             Self::NodeLease(node) => format!("{NODE_LEASES}{node}"),
+            Self::Membership(node) => format!("{MEMBERSHIPS}{node}"),
             Self::PoolMarker => POOL_MARKER.to_owned(),
             Self::DockerNetwork(id) => format!("{DOCKER_NETWORKS}{id}"),
         }
@@ -227,6 +232,9 @@ impl Key {
         }
         if let Some(id) = path.strip_prefix(DOCKER_NETWORKS) {
             return segment(id).map(|id| Self::DockerNetwork(id.to_owned()));
+        }
+        if let Some(node) = path.strip_prefix(MEMBERSHIPS) {
+            return segment(node).map(|node| Self::Membership(node.to_owned()));
         }
         match path {
             IPAM_CONFIG => Some(Self::IpamConfig),
@@ -293,6 +301,7 @@ impl Prefix {
             }
             Self::NodeLeases => NODE_LEASES.to_owned(),
             Self::DockerNetworks => DOCKER_NETWORKS.to_owned(),
+            Self::Memberships => MEMBERSHIPS.to_owned(),
             Self::Calico => "/calico/".to_owned(),
             Self::Margay => "/margay/".to_owned(),
         }
@@ -378,6 +387,7 @@ const FELIX1: &str = "/calico/felix/v1/";
 const FELIX2: &str = "/calico/felix/v2/";
 const NODE_LEASES: &str = "/margay/v1/node-leases/";
 const DOCKER_NETWORKS: &str = "/margay/v1/docker/networks/";
+const MEMBERSHIPS: &str = "/margay/v1/nodes/";
 const POOL_MARKER: &str = "/margay/v1/pool-existed";
 
 #[cfg(test)]
@@ -401,6 +411,7 @@ mod tests {
             "/calico/felix/v2/region-a/host/cp-h4/last_reported_status",
             "/calico/felix/v1/host/cp-h4/endpoint/eth0",
             "/margay/v1/node-leases/n1",
+            "/margay/v1/nodes/n1",
             "/margay/v1/pool-existed",
             "/margay/v1/docker/networks/a230012d26c0",
         ] {

@@ -12,6 +12,7 @@ pub mod ipam;
 pub mod json;
 pub mod key;
 pub mod kind;
+pub mod membership;
 pub mod metadata;
 pub mod names;
 pub mod policy_names;

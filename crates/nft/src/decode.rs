@@ -122,7 +122,7 @@ fn expression(name: &str, from: Attributes<'_>) -> Option<Expression> {
             operator: operator_of(from.be32(NFTA_CMP_OP)?)?,
             value: bytes(NFTA_CMP_DATA)?,
         },
-        "bitwise" if from.be32(NFTA_BITWISE_OP).unwrap_or_default() == 0 => {
+        "bitwise" if from.be32(NFTA_BITWISE_OP).unwrap_or_default() == NFT_BITWISE_MASK_XOR => {
             let register = register(NFTA_BITWISE_SREG)?;
             let same = from.be32(NFTA_BITWISE_DREG).and_then(register_of) == Some(register);
             same.then_some(())?;
@@ -190,6 +190,15 @@ fn expression(name: &str, from: Attributes<'_>) -> Option<Expression> {
                 family: from.be32(NFTA_NAT_FAMILY)?,
                 address: register(NFTA_NAT_REG_ADDR_MIN)?,
                 ports,
+            }
+        }
+        "nat" if from.be32(NFTA_NAT_TYPE)? == NFT_NAT_DNAT => {
+            let flags = from.be32(NFTA_NAT_FLAGS)? & !NF_NAT_RANGE_MAP_IPS;
+            (flags == NF_NAT_RANGE_PROTO_SPECIFIED).then_some(())?;
+            Expression::DestinationNat {
+                family: from.be32(NFTA_NAT_FAMILY)?,
+                address: register(NFTA_NAT_REG_ADDR_MIN)?,
+                port: register(NFTA_NAT_REG_PROTO_MIN)?,
             }
         }
         "reject" => match (from.be32(NFTA_REJECT_TYPE)?, from.u8(NFTA_REJECT_ICMP_CODE)) {

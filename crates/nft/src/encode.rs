@@ -1,6 +1,9 @@
 //! From a batch to the kernel's messages.
 
-use margay_ruleset::expression::{Expression, Operator, Reject};
+mod expression;
+#[cfg(test)]
+mod golden;
+
 use margay_ruleset::{
     Base, Batch, ChainKind, Data, Element, Hook, Key, Operation, Rule, SetSpec, Value, Verdict,
 };
@@ -276,6 +279,7 @@ fn set_userdata(spec: &SetSpec) -> Vec<u8> {
     let mut entries: Vec<(u8, &[u8])> = vec![(UDATA_SET_KEY_ORDER, &key)];
     if spec.data.is_some() {
         entries.push((UDATA_SET_DATA_ORDER, &data));
+        entries.push((UDATA_SET_DATA_INTERVAL, &[0; 4]));
     }
     if let Some(comment) = &comment {
         entries.push((UDATA_SET_COMMENT, comment));
@@ -307,8 +311,8 @@ fn element(list: &mut Encoder, spec: &SetSpec, key: &Key, element: Option<&Eleme
         // The first value beyond; an interval to the very end has none.
         if let Some(end) = successor(key.last.as_ref().unwrap_or(&key.first)) {
             list.nest(NFTA_LIST_ELEM, |item| {
-                data(item, NFTA_SET_ELEM_KEY, &end);
                 item.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+                data(item, NFTA_SET_ELEM_KEY, &end);
             });
         }
     }
@@ -328,12 +332,12 @@ fn successor(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn chain_base(message: &mut Encoder, base: &Base) {
+    message.text(NFTA_CHAIN_TYPE, chain_type(base.kind));
+    message.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
     message.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.be32(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
         hook.put(NFTA_HOOK_PRIORITY, &base.priority.to_be_bytes());
     });
-    message.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
-    message.text(NFTA_CHAIN_TYPE, chain_type(base.kind));
 }
 
 pub(crate) fn hook_number(hook: Hook) -> u32 {
@@ -356,187 +360,12 @@ pub(crate) fn chain_type(kind: ChainKind) -> &'static str {
 fn rule(message: &mut Encoder, rule: &Rule) {
     message.nest(NFTA_RULE_EXPRESSIONS, |list| {
         for expression in &rule.expressions() {
-            list.nest(NFTA_LIST_ELEM, |item| self::expression(item, expression));
+            list.nest(NFTA_LIST_ELEM, |item| expression::write(item, expression));
         }
     });
     if let Some(comment) = &rule.comment {
         let data = userdata(&[(UDATA_COMMENT, &nul(comment))]);
         message.put(NFTA_RULE_USERDATA, &data);
-    }
-}
-
-fn expression(item: &mut Encoder, expression: &Expression) {
-    let name = match expression {
-        Expression::Meta { .. } | Expression::SetMeta { .. } => "meta",
-        Expression::Payload { .. } => "payload",
-        Expression::Ct { .. } => "ct",
-        Expression::Compare { .. } => "cmp",
-        Expression::Bitwise { .. } => "bitwise",
-        Expression::Lookup { .. } | Expression::Map { .. } => "lookup",
-        Expression::Immediate { .. } | Expression::Verdict(_) => "immediate",
-        Expression::Counter => "counter",
-        Expression::Log { .. } => "log",
-        Expression::Limit(_) => "limit",
-        Expression::ConnectionsOver(_) => "connlimit",
-        Expression::Notrack => "notrack",
-        Expression::Masquerade { .. } => "masq",
-        Expression::SourceNat { .. } => "nat",
-        Expression::Reject(_) => "reject",
-        // Only ever read; the kernel refuses to add it.
-        Expression::Foreign(name) => name,
-    };
-    item.text(NFTA_EXPR_NAME, name);
-    item.nest(NFTA_EXPR_DATA, |to| operands(to, expression));
-}
-
-fn operands(to: &mut Encoder, expression: &Expression) {
-    match expression {
-        Expression::Meta { key, register } => {
-            to.be32(NFTA_META_KEY, *key);
-            to.be32(NFTA_META_DREG, number_of(*register));
-        }
-        Expression::SetMeta { key, register } => {
-            to.be32(NFTA_META_KEY, *key);
-            to.be32(NFTA_META_SREG, number_of(*register));
-        }
-        Expression::Payload {
-            base,
-            offset,
-            length,
-            register,
-        } => {
-            to.be32(NFTA_PAYLOAD_DREG, number_of(*register));
-            to.be32(NFTA_PAYLOAD_BASE, *base);
-            to.be32(NFTA_PAYLOAD_OFFSET, *offset);
-            to.be32(NFTA_PAYLOAD_LEN, *length);
-        }
-        Expression::Ct { key, register } => {
-            to.be32(NFTA_CT_KEY, *key);
-            to.be32(NFTA_CT_DREG, number_of(*register));
-        }
-        Expression::Compare {
-            register,
-            operator,
-            value,
-        } => {
-            to.be32(NFTA_CMP_SREG, number_of(*register));
-            to.be32(NFTA_CMP_OP, operator_number(*operator));
-            data(to, NFTA_CMP_DATA, value);
-        }
-        Expression::Bitwise {
-            register,
-            mask,
-            xor,
-        } => {
-            to.be32(NFTA_BITWISE_SREG, number_of(*register));
-            to.be32(NFTA_BITWISE_DREG, number_of(*register));
-            to.be32(NFTA_BITWISE_LEN, length(mask.len()));
-            data(to, NFTA_BITWISE_MASK, mask);
-            data(to, NFTA_BITWISE_XOR, xor);
-        }
-        Expression::Lookup {
-            register,
-            set,
-            negated,
-        } => {
-            to.text(NFTA_LOOKUP_SET, set);
-            to.be32(NFTA_LOOKUP_SREG, number_of(*register));
-            if *negated {
-                to.be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
-            }
-        }
-        Expression::Map {
-            register,
-            set,
-            to: result,
-        } => {
-            to.text(NFTA_LOOKUP_SET, set);
-            to.be32(NFTA_LOOKUP_SREG, number_of(*register));
-            to.be32(NFTA_LOOKUP_DREG, result.map_or(NFT_REG_VERDICT, number_of));
-        }
-        Expression::Immediate { register, value } => {
-            to.be32(NFTA_IMMEDIATE_DREG, number_of(*register));
-            data(to, NFTA_IMMEDIATE_DATA, value);
-        }
-        Expression::Verdict(verdict) => {
-            to.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-            self::verdict(to, NFTA_IMMEDIATE_DATA, verdict);
-        }
-        Expression::Counter => {
-            to.be64(NFTA_COUNTER_BYTES, 0);
-            to.be64(NFTA_COUNTER_PACKETS, 0);
-        }
-        Expression::Log { group, prefix } => {
-            to.be16(NFTA_LOG_GROUP, *group);
-            to.text(NFTA_LOG_PREFIX, prefix);
-        }
-        Expression::Limit(limit) => {
-            to.be64(NFTA_LIMIT_RATE, limit.rate);
-            to.be64(NFTA_LIMIT_UNIT, limit.seconds);
-            to.be32(NFTA_LIMIT_BURST, limit.burst);
-            to.be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
-            to.be32(NFTA_LIMIT_FLAGS, u32::from(limit.over));
-        }
-        Expression::ConnectionsOver(count) => {
-            to.be32(NFTA_CONNLIMIT_COUNT, *count);
-            to.be32(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
-        }
-        Expression::Notrack | Expression::Foreign(_) => {}
-        Expression::Masquerade { ports } => {
-            to.be32(NFTA_MASQ_FLAGS, nat_flags(ports.is_some()));
-            if let Some((low, high)) = ports {
-                to.be32(NFTA_MASQ_REG_PROTO_MIN, number_of(*low));
-                to.be32(NFTA_MASQ_REG_PROTO_MAX, number_of(*high));
-            }
-        }
-        Expression::SourceNat {
-            family,
-            address,
-            ports,
-        } => {
-            to.be32(NFTA_NAT_TYPE, NFT_NAT_SNAT);
-            to.be32(NFTA_NAT_FAMILY, *family);
-            to.be32(NFTA_NAT_REG_ADDR_MIN, number_of(*address));
-            if let Some((low, high)) = ports {
-                to.be32(NFTA_NAT_REG_PROTO_MIN, number_of(*low));
-                to.be32(NFTA_NAT_REG_PROTO_MAX, number_of(*high));
-            }
-            to.be32(NFTA_NAT_FLAGS, nat_flags(ports.is_some()));
-        }
-        Expression::Reject(Reject::Prohibited) => {
-            to.be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH);
-            to.u8(NFTA_REJECT_ICMP_CODE, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
-        }
-        Expression::Reject(Reject::TcpReset) => {
-            to.be32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST);
-        }
-    }
-}
-
-fn operator_number(operator: Operator) -> u32 {
-    match operator {
-        Operator::Equal => NFT_CMP_EQ,
-        Operator::NotEqual => NFT_CMP_NEQ,
-        Operator::AtMost => NFT_CMP_LTE,
-        Operator::AtLeast => NFT_CMP_GTE,
-    }
-}
-
-fn nat_flags(ports: bool) -> u32 {
-    let ports = if ports {
-        NF_NAT_RANGE_PROTO_SPECIFIED
-    } else {
-        0
-    };
-    NF_NAT_RANGE_PROTO_RANDOM_FULLY | ports
-}
-
-/// The kernel's number of a register: those of 16 bytes have numbers of their own.
-fn number_of(register: u32) -> u32 {
-    if register.is_multiple_of(4) {
-        NFT_REG_1 + register / 4
-    } else {
-        NFT_REG32_00 + register
     }
 }
 

@@ -1,7 +1,8 @@
 //! A connection to nftables: batches in, what is there out.
 
 use margay_netlink::{Namespace, RequestError};
-use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable};
+use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, closed, plan};
+use nix::errno::Errno;
 
 use crate::connection::Connection;
 use crate::decode;
@@ -86,6 +87,46 @@ impl Nft {
             }
         }
         Ok(())
+    }
+
+    /// Makes our table what it should be, whatever is there; returns what is there then.
+    ///
+    /// For the start, and whenever a batch was refused or somebody else has changed the table.
+    ///
+    /// # Errors
+    /// As [`Nft::apply`] and [`Nft::observe`], when the kernel refuses again and again.
+    pub fn synchronise(&mut self, table: &Table) -> Result<Observed> {
+        let mut attempt = 1;
+        loop {
+            let mut observed = self.observe(table.name())?;
+            let batch = plan(table, &observed);
+            match self.apply(&batch) {
+                Ok(()) => {
+                    observed.apply(&batch);
+                    return Ok(observed);
+                }
+                // Somebody may have changed it between reading and writing.
+                Err(error) if attempt == ATTEMPTS => return Err(error),
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    /// As [`Nft::synchronise`], for a table that has been deleted: until the whole of it is in
+    /// force, a small one drops what goes to and from workloads. `prefixes` are those of the
+    /// workloads' interfaces.
+    ///
+    /// # Errors
+    /// As [`Nft::synchronise`].
+    pub fn restore(&mut self, table: &Table, prefixes: &[String]) -> Result<Observed> {
+        let small = closed(table.name(), table.comment(), prefixes);
+        // Refused if the table is there after all.
+        if let Err(error) = self.apply(&plan(&small, &Observed::default()))
+            && error.errno() != Some(Errno::EEXIST)
+        {
+            return Err(error);
+        }
+        self.synchronise(table)
     }
 
     /// The number of the last transaction of this namespace, by whomever.

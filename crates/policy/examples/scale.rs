@@ -24,19 +24,23 @@ fn large_cluster() {
     let before = resident();
     let mut calculator = Calculator::new("node-0");
     let start = Instant::now();
+    (0..1_000).for_each(|namespace| put(&mut calculator, &profile(namespace)));
+    println!("  1,000 profiles:      {:>7} KiB", resident() - before);
+    let profiles = resident();
     for namespace in 0..1_000 {
-        put(&mut calculator, &profile(namespace));
         for part in ["web", "db"] {
             put(&mut calculator, &policy(namespace, part, 5432));
         }
     }
-    println!("  policies take:       {:>7} KiB", resident() - before);
+    println!("  2,000 policies:      {:>7} KiB", resident() - profiles);
+    let policies = resident();
     for number in 0..100_000 {
         let node = (number + number / 1_000) % 500;
         let bytes = serde_json::to_vec(&endpoint(number, node)).unwrap();
         let key = endpoint_key(number, node);
         calculator.update_bytes(&key, Some(&bytes));
     }
+    println!("  100,000 endpoints:   {:>7} KiB", resident() - policies);
     println!("  read in:             {:>10.1?}", start.elapsed());
     let start = Instant::now();
     let delta = calculator.flush();
@@ -45,6 +49,10 @@ fn large_cluster() {
         start.elapsed(),
         describe(&delta)
     );
+    // The policies in force here are those of local endpoints' namespaces.
+    let active = delta.policies.keys().next().unwrap().clone();
+    let namespace = active.namespace.unwrap_or_default();
+    let namespace: usize = namespace.rsplit('-').next().unwrap().parse().unwrap();
     drop(delta);
     println!(
         "  resident memory:     {:>7} KiB more than before",
@@ -64,13 +72,13 @@ fn large_cluster() {
     let mut port = 1;
     measure("policy's port changes", 200, || {
         port += 1;
-        put(&mut calculator, &policy(0, "db", port));
+        put(&mut calculator, &policy(namespace, &active.name, port));
         calculator.flush()
     });
     let mut turn = false;
     measure("namespace is relabelled", 100, || {
         turn = !turn;
-        let mut profile = profile(0);
+        let mut profile = profile(namespace);
         if turn {
             profile["spec"]["labelsToApply"]["pcns.turn"] = json!("yes");
         }

@@ -51,6 +51,7 @@ async fn assign(store: &Memory, node: &str, handle: &str) -> String {
         max_blocks: None,
         namespace_labels: None,
         hints: Vec::new(),
+        quarantine: Default::default(),
         now: Counter::default().now(),
     };
     let made = Allocator::new(store)

@@ -111,6 +111,15 @@ pub enum Expression {
         /// The registers of the lowest and highest port.
         ports: Option<(u32, u32)>,
     },
+    /// Gives the packet another destination.
+    DestinationNat {
+        /// `NFPROTO_*`.
+        family: u32,
+        /// The register of the address.
+        address: u32,
+        /// The register of the port.
+        port: u32,
+    },
     /// Answers and drops.
     Reject(Reject),
     /// An instruction that is none of ours.

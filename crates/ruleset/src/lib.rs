@@ -5,6 +5,7 @@
 //! one transaction. All of them print as nftables' own language.
 
 mod batch;
+pub mod compile;
 mod datatype;
 pub mod expression;
 mod observed;
@@ -15,6 +16,7 @@ mod statement;
 mod table;
 
 pub use batch::{Batch, Operation};
+pub use compile::Compiler;
 pub use datatype::{DataType, interface_bytes};
 pub use observed::{
     Observed, ObservedBase, ObservedChain, ObservedRule, ObservedSet, ObservedTable,

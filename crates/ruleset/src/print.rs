@@ -1,6 +1,7 @@
 //! Everything in the language of nftables, for people and for comparison.
 
 use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 
 use margay_model::Family;
 
@@ -182,11 +183,6 @@ impl Display for Statement {
                 negated,
             } => write!(f, "{} {}@{set}", joined(fields), not(*negated)),
             Self::Dispatch { fields, map } => write!(f, "{} vmap @{map}", joined(fields)),
-            Self::Identify {
-                field,
-                identities,
-                map,
-            } => write!(f, "{field} map @{identities} vmap @{map}"),
             Self::Marked { mask, value } => {
                 write!(f, "meta mark & {mask:#010x} == {value:#010x}")
             }
@@ -221,6 +217,10 @@ impl Display for Statement {
                     None => write!(f, "snat {family} to {address} fully-random"),
                 }
             }
+            Self::DestinationNat { address, port } => match address {
+                IpAddr::V4(v4) => write!(f, "dnat ip to {v4}:{port}"),
+                IpAddr::V6(v6) => write!(f, "dnat ip6 to [{v6}]:{port}"),
+            },
             Self::Reject(Reject::Prohibited) => f.write_str("reject with icmpx admin-prohibited"),
             Self::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),

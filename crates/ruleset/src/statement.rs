@@ -65,19 +65,6 @@ pub enum Statement {
         /// The map.
         map: String,
     },
-    /// What a map to verdicts says of the identity of a field.
-    ///
-    /// The identity goes from map to map in a register, so that the packet's mark stays as it is.
-    /// The language of nft cannot say this, but lists it. (As a part of a longer key it would make
-    /// nft 1.0.6 fail an assertion.)
-    Identify {
-        /// The field that has an identity.
-        field: Field,
-        /// The map from its values to identities.
-        identities: String,
-        /// The map from identities to verdicts.
-        map: String,
-    },
     /// Packets whose mark has this value in the bits of a mask.
     Marked {
         /// The mask.
@@ -118,6 +105,13 @@ pub enum Statement {
         address: IpAddr,
         /// The lowest and highest port.
         ports: Option<(u16, u16)>,
+    },
+    /// Destination translation to an address and port; the protocol must have been matched.
+    DestinationNat {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
     },
     /// Refusal with an answer.
     Reject(Reject),
@@ -220,9 +214,6 @@ impl Statement {
         match self {
             Self::In { set, .. } => vec![set],
             Self::Dispatch { map, .. } => vec![map],
-            Self::Identify {
-                identities, map, ..
-            } => vec![identities, map],
             _ => Vec::new(),
         }
     }
@@ -283,15 +274,6 @@ impl Statement {
                 load(fields, 0, to);
                 to.push(look_up(map, None));
             }
-            Self::Identify {
-                field,
-                identities,
-                map,
-            } => {
-                field.load(0, to);
-                to.push(look_up(identities, Some(0)));
-                to.push(look_up(map, None));
-            }
             Self::Marked { mask, value } => {
                 to.push(meta(META_MARK, 0));
                 to.push(bitwise(&mask.to_ne_bytes(), &[0; 4]));
@@ -317,12 +299,18 @@ impl Statement {
                 let ports = ports.map(|ports| load_ports(ports, 0, to));
                 to.push(Expression::Masquerade { ports });
             }
+            Self::DestinationNat { address, port } => {
+                to.push(load_address(*address, 0));
+                let value = port.to_be_bytes().into();
+                to.push(Expression::Immediate { register: 4, value });
+                to.push(Expression::DestinationNat {
+                    family: nfproto(Family::of(*address)).into(),
+                    address: 0,
+                    port: 4,
+                });
+            }
             Self::SourceNat { address, ports } => {
-                let value: Box<[u8]> = match address {
-                    IpAddr::V4(v4) => v4.octets().into(),
-                    IpAddr::V6(v6) => v6.octets().into(),
-                };
-                to.push(Expression::Immediate { register: 0, value });
+                to.push(load_address(*address, 0));
                 let ports = ports.map(|ports| load_ports(ports, 4, to));
                 to.push(Expression::SourceNat {
                     family: nfproto(Family::of(*address)).into(),
@@ -400,6 +388,14 @@ fn load(fields: &[Field], mut register: u32, to: &mut Vec<Expression>) {
 }
 
 /// Loads the ends of a range of ports, each into a register that nft uses too.
+fn load_address(address: IpAddr, register: u32) -> Expression {
+    let value: Box<[u8]> = match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    };
+    Expression::Immediate { register, value }
+}
+
 fn load_ports(ports: (u16, u16), register: u32, to: &mut Vec<Expression>) -> (u32, u32) {
     let (low, high) = (register, register + 4);
     for (register, port) in [(low, ports.0), (high, ports.1)] {

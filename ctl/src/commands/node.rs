@@ -4,19 +4,24 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use margay_ipam_core::audit;
-use margay_model::Prefix;
 use margay_model::ipam::Block;
 use margay_model::key::Owner;
-use margay_store::Store;
+use margay_model::membership::Membership;
+use margay_model::{Key, Prefix};
+use margay_resources::Stamps;
+use margay_store::{Answer, Batch, Condition, Op, Outcome, Read, Store, Write};
 
 use super::{Streams, bgp};
 use crate::agent::{self, Status};
 use crate::cli::Node;
+use crate::stamps::SystemStamps;
 use crate::table::framed;
 
 /// Shows what the agent says; `false` when it says nothing.
 pub(super) async fn ask(command: &Node, streams: &mut Streams<'_>) -> Result<bool> {
-    let Node::Status { socket, .. } = command;
+    let Node::Status { socket, .. } = command else {
+        return Ok(false);
+    };
     match agent::status(socket).await {
         Ok(status) => {
             streams.say(&text(&status))?;
@@ -29,16 +34,20 @@ pub(super) async fn ask(command: &Node, streams: &mut Streams<'_>) -> Result<boo
     }
 }
 
-/// Shows what the store knows of the node, where the agent does not answer.
+/// Declares a node gone, or shows what the store knows of this one, where its agent does not answer.
 ///
 /// # Errors
-/// Always: a node whose agent does not answer is not well.
+/// The node cannot be declared gone, or the store failed; and where the agent does not answer, always: such a node
+/// is not well.
 pub(super) async fn run<S: Store>(
     store: &S,
     command: Node,
     streams: &mut Streams<'_>,
 ) -> Result<()> {
-    let Node::Status { socket, node } = command;
+    let (socket, node) = match command {
+        Node::Status { socket, node } => (socket, node),
+        Node::Gone { name, revoke } => return gone(store, &name, revoke, streams).await,
+    };
     let node = node.or_else(name_of_this_node).unwrap_or_default();
     let page = store.list(&Prefix::Blocks).await?;
     let owner = Owner::Host(node.clone()).affinity();
@@ -70,6 +79,57 @@ pub(super) async fn run<S: Store>(
     bail!("the agent at {} does not answer", socket.display());
 }
 
+/// Writes that a node is gone, or that it is not. Its agents' successors read it and act.
+async fn gone<S: Store>(
+    store: &S,
+    name: &str,
+    revoke: bool,
+    streams: &mut Streams<'_>,
+) -> Result<()> {
+    let key = Key::Membership(name.to_owned());
+    let lease = Key::NodeLease(name.to_owned());
+    let reads = [Read::Get(key.clone()), Read::Exists(lease.clone())];
+    let mut answers = store.read_many(&reads).await?.answers.into_iter();
+    let Some(entry) = answers.next().and_then(Answer::into_entry) else {
+        bail!(
+            "no agent of Margay has run on node {name:?}, or what it held is given back already; for a node of \
+             other programs see margayctl ipam check and release"
+        );
+    };
+    if !revoke
+        && answers
+            .next()
+            .is_some_and(|answer| !answer.entries.is_empty())
+    {
+        bail!("the agent of node {name} runs; stop it first, and wait half a minute");
+    }
+    let mut membership: Membership = serde_json::from_slice(&entry.value)?;
+    membership.gone = (!revoke).then(|| SystemStamps.now().rfc3339());
+    let mut batch = Batch::of([Write::update(
+        key,
+        serde_json::to_vec(&membership)?,
+        entry.revision,
+    )]);
+    if !revoke {
+        batch.push(Write {
+            key: lease,
+            condition: Condition::Absent,
+            op: Op::Check,
+        });
+    }
+    if let Outcome::Conflict(_) = store.commit(&batch).await? {
+        bail!("node {name} has just changed; look again");
+    }
+    if revoke {
+        streams.say(&format!("Node {name} is not gone.\n"))
+    } else {
+        streams.say(&format!(
+            "Node {name} is declared gone. In a minute an agent gives back its endpoints, addresses and blocks, and \
+             deletes its Node resource; its log tells what.\n"
+        ))
+    }
+}
+
 fn text(status: &Status) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let mut out = format!("Margay is running on {} and {ready}.\n", status.node);
@@ -79,6 +139,11 @@ fn text(status: &Status) -> String {
     if let Some(reason) = &status.cleanup_held {
         out.push_str(&format!(
             "Clean-up is held: {reason}. If they may go, send SIGUSR1 to the agent.\n"
+        ));
+    }
+    if let Some(reason) = &status.gone_held {
+        out.push_str(&format!(
+            "Clean-up after nodes is held: {reason}. If they are, send SIGUSR1 to the agent.\n"
         ));
     }
     let rows: Vec<Vec<String>> = status

@@ -236,6 +236,7 @@ impl Driver {
             handle: record::handle(id),
             interface: None,
             hints: self.hints(),
+            timestamp: None,
             now: now(),
         };
         let allocator = Allocator::new(&self.store);

@@ -62,10 +62,20 @@ impl Driver {
     /// Assigns the addresses that no container of the network may get to nobody. Other networks of the same pool may
     /// name the same addresses, as the same network on another host does.
     pub(crate) async fn hold_reserved(&self, network: &Network) -> Result<()> {
-        for address in &network.reserved {
+        if network.reserved.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<IpAddr> = network.reserved.iter().copied().collect();
+        let holders = Allocator::new(&self.store).holders(&wanted).await?;
+        for address in &wanted {
+            let handle = reserved_handle(*address);
+            let holder = holders.get(address);
+            if holder.is_some_and(|holder| holder.handle_id.as_ref() == Some(&handle)) {
+                self.let_go(*address);
+                continue;
+            }
             let _turn = self.turn.lock().await;
             let owner = [("type", "dockerReserved")];
-            let handle = reserved_handle(*address);
             let request = self.request(handle, vec![Want::Exact(*address)], &owner);
             let assigned = Allocator::new(&self.store)
                 .assign(&request, &mut NoCompanion)
@@ -112,6 +122,7 @@ impl Driver {
                 handle: reserved_handle(*address),
                 interface: None,
                 hints: self.hints(),
+                timestamp: None,
                 now: now(),
             };
             Allocator::new(&self.store)

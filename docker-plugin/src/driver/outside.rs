@@ -145,6 +145,7 @@ impl Driver {
             }
         }
         self.remove_strays(&interfaces, &endpoints).await?;
+        self.apply_ports(None).await?;
         self.complete(&endpoints, containers.as_deref()).await;
         self.compare_networks().await
     }

@@ -64,3 +64,36 @@ fn a_network_on_each_of_two_hosts() {
     assert!(said.contains("net1      margay    local"), "{said}");
     assert_eq!(said.matches(" 0% packet loss").count(), 2, "{said}");
 }
+
+#[test]
+fn macvlan_costs_the_fabric_a_mac_address_a_container_and_margay_none() {
+    let output = tempfile::tempdir().unwrap();
+    let folder = output.path().to_str().unwrap();
+    let arguments = ["--containers", "0 2", "--output", folder];
+    if demonstrate("demo-macvlan", &arguments).is_none() {
+        return;
+    }
+    let table = std::fs::read_to_string(output.path().join("table.md")).unwrap();
+    let row = table.lines().last().unwrap();
+    let cells: Vec<u32> = row
+        .split('|')
+        .filter_map(|cell| cell.trim().parse().ok())
+        .collect();
+    let [
+        count,
+        macs,
+        our_macs,
+        arps,
+        our_arps,
+        neighbours,
+        our_neighbours,
+    ] = cells[..]
+    else {
+        panic!("{table}");
+    };
+    assert_eq!((count, macs, our_macs), (2, 6, 2), "{table}");
+    assert!(arps > our_arps && neighbours > our_neighbours, "{table}");
+    let plot = std::fs::read_to_string(output.path().join("plot.svg")).unwrap();
+    assert!(plot.starts_with("<svg") && plot.contains("polyline"));
+    assert!(output.path().join("margay-2.pcap").exists());
+}

@@ -151,6 +151,37 @@ fn containers_of_two_hosts() {
     );
     assert!(one.ok("exec e1 ip link show cali0").contains("mtu 1300"));
 
+    // A published port leads to the container, from other hosts and from this one, and ends with it.
+    run(one, "web", "--net net1 -p 8080:80");
+    let serve = [
+        "exec",
+        "-d",
+        "web",
+        "sh",
+        "-c",
+        "while :; do echo hello | nc -l -p 80; done",
+    ];
+    let _ = one.docker_with(&serve).ok();
+    let at = one.node.ipv4().to_string();
+    let fetch = |node: margay_integration::Node<'_>| {
+        let mut command = node.command("busybox");
+        margay_integration::run(command.args(["nc", "-w", "2", &at, "8080"]), b"").stdout
+    };
+    for node in [two.node, one.node] {
+        eventually("the port answers", Duration::from_secs(10), || {
+            fetch(node).contains("hello")
+        });
+    }
+    let taken = one.docker("run --rm --net net1 -p 8080:81 busybox sleep 0");
+    assert!(
+        !taken.success() && taken.stderr.contains("8080/TCP is taken"),
+        "{taken:?}"
+    );
+    one.ok("rm -f web");
+    assert_eq!(fetch(two.node), "");
+    let tables = one.node.run("nft list tables").ok();
+    assert!(!tables.contains("margay-docker"), "{tables}");
+
     // A stopped container's address is free; one that is started again has another or the one it insists on.
     one.ok("restart -t 0 c1");
     assert_eq!(one.address("c1", "net2"), "192.168.77.7");

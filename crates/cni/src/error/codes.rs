@@ -61,6 +61,8 @@ pub mod code {
     pub const DATASTORE_SETTINGS: u32 = 110;
     /// What CHECK found is not what ADD left.
     pub const CHECK_FAILED: u32 = 111;
+    /// A DEL of the same attachment came while the ADD was under way.
+    pub const OVERTAKEN: u32 = 112;
     /// A defect of the program.
     pub const INTERNAL: u32 = 999;
 }
@@ -204,6 +206,12 @@ pub const CODES: &[CodeEntry] = &[
         name: "check failed",
         meaning: "the endpoint's record, addresses, interfaces or routes are not as ADD left them",
         remedy: "remove the container and make it anew; the details list everything that differs",
+    },
+    CodeEntry {
+        code: code::OVERTAKEN,
+        name: "overtaken by DEL",
+        meaning: "a DEL of the same container came while the ADD was under way; the ADD has taken everything back",
+        remedy: "none; a new ADD will succeed. If it happens often, look at why the runtime gives up on ADDs",
     },
     CodeEntry {
         code: code::INTERNAL,

@@ -124,11 +124,21 @@ impl<'v> Draft<'v> {
 
     /// Assigns the next free address of a block that was read or claimed.
     pub fn assign_next(&mut self, cidr: Cidr, pool: &str) -> bool {
+        self.assign_where(cidr, pool, |_| true)
+    }
+
+    /// Assigns the next free address that is not in quarantine.
+    pub fn assign_rested(&mut self, cidr: Cidr, pool: &str) -> bool {
+        let quarantine = self.demand.quarantine;
+        self.assign_where(cidr, pool, |address| !quarantine.contains(&address))
+    }
+
+    fn assign_where(&mut self, cidr: Cidr, pool: &str, suits: impl Fn(IpAddr) -> bool) -> bool {
         let Slot::Read(mut block) = self.slot(cidr) else {
             return false;
         };
-        let Some(address) = block::assign_next(&mut block, &self.attribute, &self.view.reserved)
-        else {
+        let refused = |address| self.view.reserved.contains(address) || !suits(address);
+        let Some(address) = block::assign_next(&mut block, &self.attribute, refused) else {
             return false;
         };
         self.keep(cidr, *block, address, pool);

@@ -62,6 +62,7 @@ pub fn request(node: &str, handle: &str, wants: Vec<Want>) -> Request {
         max_blocks: None,
         namespace_labels: None,
         hints: Vec::new(),
+        quarantine: Default::default(),
         now: NOW,
     }
 }
@@ -71,6 +72,7 @@ pub fn release(node: &str, handle: &str) -> Release {
         node: node.to_owned(),
         handle: handle.to_owned(),
         interface: None,
+        timestamp: None,
         hints: Vec::new(),
         now: NOW,
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use margay_endpoint::{End, EndpointPlan, EndpointSpec, Mark, Problem, verify};
-use margay_netlink::endpoint::{Removal, observe, setup, teardown};
+use margay_netlink::endpoint::{Removal, observe, setup, setup_unplaced, teardown};
 use margay_netlink::{Error, Interfaces, table};
 use margay_route::{Desired, Observed, Ownership, PROTOCOL, gateway_answer};
 
@@ -459,4 +459,34 @@ async fn many_endpoints_are_set_up_side_by_side() {
         assert!(pod.pings("192.0.2.1"), "pod {number}");
         assert!(host.pings(&format!("10.65.0.{number}")), "pod {number}");
     }
+}
+
+#[tokio::test]
+async fn a_pair_may_wait_on_the_host_for_whoever_moves_its_end() {
+    let (host, sandbox) = (TestNamespace::new(), TestNamespace::new());
+    host.ip("addr add 192.0.2.1/32 dev lo");
+    let netlink = host.netlink();
+    let plan = plan(1, &["10.65.0.2"]);
+    for _ in 0..2 {
+        // What an earlier attempt left is replaced.
+        let applied = setup_unplaced(&plan, &netlink).await.unwrap();
+        let inner = netlink.link("eth0").await.unwrap().unwrap();
+        assert_eq!(inner.index, applied.container_ifindex);
+        assert!(!inner.up && inner.mac == Some(applied.mac));
+    }
+    let outer = netlink.link("cali1").await.unwrap().unwrap();
+    assert_eq!(outer.alias.as_deref(), Some("margay:test/container1/eth0"));
+    assert!(host.ip("route").contains("10.65.0.2 dev cali1"));
+    let name = sandbox.path().file_name().unwrap().to_str().unwrap();
+    host.ip(&format!("link set eth0 netns {name}"));
+    for line in [
+        "addr add 10.65.0.2/32 dev eth0",
+        "link set eth0 up",
+        "route add 192.0.2.1/32 dev eth0",
+    ] {
+        sandbox.ip(line);
+    }
+    let removed = teardown(&netlink, "cali1", &plan.veth.mark).await.unwrap();
+    assert_eq!(removed, Removal::Removed);
+    assert!(sandbox.netlink().link("eth0").await.unwrap().is_none());
 }

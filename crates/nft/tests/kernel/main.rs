@@ -1,7 +1,12 @@
-//! Against the kernel, in namespaces of their own.
+//! The crate's contract with a real kernel: every test makes its own network namespaces and needs
+//! root.
+
+#![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 
 mod conntrack;
+mod enforcement;
 mod fixture;
+mod lab;
 mod sample;
 mod table;
 mod watch;

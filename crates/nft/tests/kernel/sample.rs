@@ -92,19 +92,15 @@ fn maps(table: &mut Table) {
         .elements
         .insert(Key::of(interface_bytes("cali2")), jump);
     table.put_set("dispatch", dispatch);
-    let mut identities = Set::new([DataType::Ipv4]).leading_to(Data::Value(DataType::Mark));
-    let identity = Element::bytes(7_u32.to_ne_bytes());
-    identities
-        .elements
-        .insert(Key::of(v4("10.1.0.3")), identity);
-    table.put_set("identities4", identities);
-    let mut allowed = Set::verdicts([DataType::Mark]).counted();
-    let key = Key::of(7_u32.to_ne_bytes());
-    allowed.elements.insert(
-        key,
-        Element::verdict(Verdict::Accept).commented("default.p|0"),
-    );
+    let mut allowed = Set::verdicts([DataType::Ipv4]).counted();
+    let accept = Element::verdict(Verdict::Accept).commented("default.p|0");
+    allowed.elements.insert(Key::of(v4("10.1.0.3")), accept);
     table.put_set("allowed", allowed);
+    let mut marks = Set::new([DataType::Ipv4]).leading_to(Data::Value(DataType::Mark));
+    marks
+        .elements
+        .insert(Key::of(v4("10.1.0.3")), Element::bytes(7_u32.to_ne_bytes()));
+    table.put_set("marks", marks);
 }
 
 fn chains(table: &mut Table) {
@@ -223,15 +219,8 @@ fn chains(table: &mut Table) {
         "class",
         Chain::regular(rules).commented("a class of endpoints"),
     );
-    let identify = Rule::new([
-        four.clone(),
-        Statement::Identify {
-            field: from,
-            identities: "identities4".to_owned(),
-            map: "allowed".to_owned(),
-        },
-    ]);
-    table.put_chain("deeper", Chain::regular([identify]));
+    let states = Rule::new([Statement::dispatch([Field::CtState], "states")]);
+    table.put_chain("deeper", Chain::regular([states]));
     let ethernet = [Field::InInterface, Field::SourceMac];
     let raw = [
         Rule::new([
@@ -298,4 +287,22 @@ fn chains(table: &mut Table) {
         priority: 110,
     };
     table.put_chain("nat-post", Chain::base(base, nat));
+    let forwards = [(Family::V4, "10.1.0.2"), (Family::V6, "fd00::2")];
+    let forwards = forwards.map(|(family, address)| {
+        Rule::new([
+            Statement::Family(family),
+            Statement::protocol(6),
+            Statement::is(Field::Port(Side::Destination), 8080_u16.to_be_bytes()),
+            Statement::DestinationNat {
+                address: address.parse().unwrap(),
+                port: 80,
+            },
+        ])
+    });
+    let base = Base {
+        kind: ChainKind::Nat,
+        hook: Hook::Prerouting,
+        priority: -90,
+    };
+    table.put_chain("nat-pre", Chain::base(base, forwards));
 }

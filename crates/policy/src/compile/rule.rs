@@ -50,7 +50,7 @@ impl<'a> Compiler<'a> {
     /// to be relied on.
     pub(super) fn rules(&mut self, field: &str, rules: &[Stored]) -> Vec<Rule> {
         let mut flaws = std::mem::take(&mut self.flaws);
-        let mut compiled = Vec::new();
+        let mut compiled = Vec::with_capacity(rules.len());
         let mut index = 0;
         flaws.field("spec", |flaws| {
             flaws.items(field, rules, |flaws, rule| {
@@ -325,7 +325,7 @@ fn service_accounts(entity: &EntityRule, flaws: &mut Problems) -> Option<Selecto
 }
 
 fn nets(field: &str, texts: &[String], families: &mut Families, flaws: &mut Problems) -> Vec<Cidr> {
-    let mut nets = Vec::new();
+    let mut nets = Vec::with_capacity(texts.len());
     flaws.items(field, texts, |flaws, text| {
         nets.extend(flaws.cidr_here(text))
     });

@@ -238,11 +238,19 @@ fn policy_spec() -> BoxedStrategy<Value> {
         ],
         rules(),
         rules(),
-        now_and_then(0.1, Just(vec!["AssumeNeededOnEveryNode"])),
+        (
+            now_and_then(0.1, Just(vec!["AssumeNeededOnEveryNode"])),
+            // Half of them differ little from each other, as policies do that are edited.
+            any::<bool>(),
+        ),
     )
         .prop_map(
-            |(tier, order, selector, accounts, types, ingress, egress, hints)| {
+            |(tier, order, selector, accounts, types, ingress, egress, (hints, plain))| {
                 let mut spec = json!({"ingress": ingress, "egress": egress});
+                if plain {
+                    set(&mut spec, "types", types);
+                    return spec;
+                }
                 set(&mut spec, "tier", tier);
                 set(&mut spec, "order", order);
                 set(&mut spec, "selector", selector);
