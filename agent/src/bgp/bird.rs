@@ -65,6 +65,9 @@ async fn listen(path: &Path, family: Family, status: &watch::Receiver<BgpStatus>
 }
 
 async fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
     if UnixStream::connect(path).await.is_ok() {
         return Err(io::Error::new(
             io::ErrorKind::AddrInUse,
