@@ -37,7 +37,7 @@ fn traced(stage: &Stage, options: &[&str]) -> Driver {
     let _ = fs::remove_file(&file);
     let strace = ["strace", "-f", "-qq", "-o", file.to_str().unwrap()];
     // The driver ends with strace, which otherwise lets go of it.
-    let by = [&strace, options, &["setpriv", "--pdeathsig", "KILL"]].concat();
+    let by = [&strace[..], options, &["setpriv", "--pdeathsig", "KILL"]].concat();
     Driver::start_by(stage.lab.node(1), &stage.store, &by, &["--docker", "none"])
 }
 
