@@ -94,8 +94,10 @@ mod tests {
     }
 
     fn endpoint() -> WorkloadEndpoint {
-        let mut metadata = Metadata::default();
-        metadata.creation_timestamp = Some("2026-11-25T01:00:00Z".to_owned());
+        let metadata = Metadata {
+            creation_timestamp: Some("2026-11-25T01:00:00Z".to_owned()),
+            ..Metadata::default()
+        };
         WorkloadEndpoint::new(metadata, Default::default())
     }
 

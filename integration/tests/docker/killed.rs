@@ -35,11 +35,9 @@ fn record(stage: &Stage) -> PathBuf {
 fn traced(stage: &Stage, options: &[&str]) -> Driver {
     let file = record(stage);
     let _ = fs::remove_file(&file);
-    let by = [
-        &["strace", "-f", "-qq", "-o", file.to_str().unwrap()],
-        options,
-    ]
-    .concat();
+    let strace = ["strace", "-f", "-qq", "-o", file.to_str().unwrap()];
+    // The driver ends with strace, which otherwise lets go of it.
+    let by = [&strace[..], options, &["setpriv", "--pdeathsig", "KILL"]].concat();
     Driver::start_by(stage.lab.node(1), &stage.store, &by, &["--docker", "none"])
 }
 
