@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use ipnetwork::IpNetwork;
 use margay_call::{
     Adding, Failure, Gate, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
-    could_assign, environment, from_store, give_back_leaks, not_available, now, open,
-    overtaking, quarantine, request,
+    could_assign, environment, from_store, give_back_leaks, not_available, now, open, overtaking,
+    quarantine, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};

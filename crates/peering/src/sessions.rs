@@ -208,11 +208,7 @@ impl<'i> List<'i, '_> {
         };
         if is_local(self.input.node, self.own) {
             for far in &far {
-<<<<<<< HEAD
-                self.open_here(object, spec, kind, far)?;
-=======
                 self.add(object, spec, kind, far)?;
->>>>>>> fabric
             }
         }
         if is_peer && spec.reverse_peering != Some(ReversePeering::Manual) {
@@ -225,11 +221,7 @@ impl<'i> List<'i, '_> {
                     let same = |address: IpAddr| address.is_ipv4() == far.address.is_ipv4();
                     let both_ways = self.by_address.contains_key(&far.address);
                     if told.is_none_or(same) && !both_ways {
-<<<<<<< HEAD
-                        self.open_here(object, spec, kind, &far)?;
-=======
                         self.add(object, spec, kind, &far)?;
->>>>>>> fabric
                     }
                 }
             }
@@ -238,11 +230,7 @@ impl<'i> List<'i, '_> {
     }
 
     /// A session from this node, as a BGPPeer says.
-<<<<<<< HEAD
-    fn open_here(
-=======
     fn add(
->>>>>>> fabric
         &mut self,
         object: &str,
         spec: &BGPPeerSpec,
