@@ -47,6 +47,7 @@ pub fn calculate(state: &State, settings: &Settings, local: &Local, learned: &Le
         local,
         picture: Picture::default(),
         holders: BTreeMap::new(),
+        encapsulated: BTreeSet::new(),
         dark: BTreeMap::new(),
     };
     drawing.tunnels(state);
@@ -68,6 +69,8 @@ struct Drawing<'a> {
     picture: Picture,
     /// The endpoint that has each address.
     holders: BTreeMap<IpAddr, String>,
+    /// Destinations that are to be reached by encapsulation only.
+    encapsulated: BTreeSet<Cidr>,
     /// Destinations and reason by unreachable node.
     dark: BTreeMap<String, (Vec<Cidr>, String)>,
 }
@@ -218,7 +221,11 @@ impl Drawing<'_> {
                 let family = destination.family();
                 let own = state.nodes().get(state.node());
                 let own = own.and_then(|own| own.network(family));
-                let made = match tunnels::carriage(state, destination, own, far.network(family)) {
+                let carriage = tunnels::carriage(state, destination, own, far.network(family));
+                if carriage != Carriage::Plain {
+                    self.encapsulated.insert(destination);
+                }
+                let made = match carriage {
                     Carriage::Plain => self.plain(far, destination, &source),
                     Carriage::Vxlan => self.tunnelled(node, far, destination, &source),
                     Carriage::Ipip(pool) => Err(format!(

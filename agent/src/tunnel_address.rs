@@ -145,12 +145,45 @@ impl<S: Store> Keeper<S> {
                 None => Ok(()),
             };
         }
+        let recorded = wish.recorded(family);
+        let fits = recorded.filter(|address| pools.values().any(|pool| pool.contains(*address)));
+        if let Some(address) = fits
+            && self.stands(family, address).await?
+        {
+            return Ok(());
+        }
         let address = self.assign(family, pools).await?;
         if !pools.values().any(|pool| pool.contains(address)) {
             self.give_back(family).await?;
             self.assign(family, pools).await?;
         }
         Ok(())
+    }
+
+    /// Whether an address is assigned under the handle.
+    async fn stands(&self, family: Family, address: IpAddr) -> Result<bool, Failure> {
+        let name = handle(&self.node, family);
+        let counted = self.store.get(&Key::Handle(name.clone())).await;
+        let Some(entry) = counted.map_err(IpamError::from)? else {
+            return Ok(false);
+        };
+        let Ok(counted) = serde_json::from_slice(&entry.value) else {
+            return Ok(false);
+        };
+        let holding = |cidr: &Cidr| cidr.contains(address);
+        let Some(cidr) = margay_ipam_core::handle::blocks(&counted).find(holding) else {
+            return Ok(false);
+        };
+        let block = self.store.get(&Key::Block(cidr)).await;
+        let Some(entry) = block.map_err(IpamError::from)? else {
+            return Ok(false);
+        };
+        let Ok(block) = serde_json::from_slice(&entry.value) else {
+            return Ok(false);
+        };
+        let attribute = margay_ipam_core::block::attribute(&block, address);
+        let held = attribute.and_then(|held| held.handle_id.as_deref());
+        Ok(held.map(margay_ipam_core::handle::id) == Some(name.as_str()))
     }
 
     /// The address that the handle holds, or a new one; the record says it afterwards.
@@ -357,7 +390,8 @@ mod tests {
         assert_eq!(attribute.secondary["type"], "vxlanTunnelAddress");
         assert_eq!(attribute.secondary["node"], "n1");
         // Once more changes nothing.
-        keeper.see_to(Family::V4, &one).await.unwrap();
+        let known = wish(&[("one", "10.65.0.0/24")], Some(first));
+        keeper.see_to(Family::V4, &known).await.unwrap();
         assert_eq!(
             (store.revision(), field(&store).await),
             (revision, Some(first))

@@ -50,7 +50,9 @@ impl Drawing<'_> {
         let mut tracker = Tracker::new(self.local, learned);
         for (prefix, way) in &learned.routes {
             let family = prefix.family();
-            if !self.handles(family) || taken.contains(&prefix.network()) {
+            // Routers between do not know what a pool wants to be encapsulated.
+            let encapsulated = self.encapsulated.contains(prefix);
+            if encapsulated || !self.handles(family) || taken.contains(&prefix.network()) {
                 continue;
             }
             let hops = tracker.hops(prefix, way);
