@@ -394,12 +394,12 @@ mod tests {
                 .collect()
         };
         let forwards = [
-            "meta nfproto ipv4 ip daddr @locals4 meta l4proto 6 th dport 8080 dnat ip to 10.0.0.1:80",
-            "meta nfproto ipv4 ip daddr 10.1.1.1 meta l4proto 17 th dport 53 dnat ip to 10.0.0.1:53",
+            "meta nfproto ipv4 ip daddr @locals4 meta l4proto tcp th dport 8080 dnat ip to 10.0.0.1:80",
+            "meta nfproto ipv4 ip daddr 10.1.1.1/32 meta l4proto udp th dport 53 dnat ip to 10.0.0.1:53",
         ];
         assert_eq!(rules("prerouting"), forwards);
         assert_eq!(rules("output"), forwards);
-        let loops = "meta nfproto ipv4 ip saddr 10.0.0.1 ip daddr 10.0.0.1 masquerade fully-random";
+        let loops = "meta nfproto ipv4 ip saddr 10.0.0.1/32 ip daddr 10.0.0.1/32 masquerade fully-random";
         assert_eq!(rules("postrouting"), [loops]);
     }
 
