@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Adding, Failure, Hints, Releasing, Turn, environment, from_ipam, from_store, now, open, random,
-    request,
+    Adding, Failure, Hints, Releasing, Turn, adding, environment, from_ipam, from_store, now, open,
+    random, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
@@ -51,9 +51,9 @@ struct Endpoint {
 /// # Errors
 /// What the runtime is told; nothing of this call is left then.
 pub(crate) async fn run(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
-    let adding = Adding::begin(call).await?;
+    let fence = Adding::begin(call, &adding(call)).await?;
     let done = attach(config, call).await;
-    adding.end(done, async || del::remove(call).await).await
+    fence.end(done, async || del::remove(call).await).await
 }
 
 async fn attach(config: &Config, call: &Request) -> Result<ResultDoc, Error> {

@@ -1,7 +1,7 @@
 //! DEL: interfaces first, so that nothing sends from an address that is free again; then the record and its
 //! addresses, in one commit.
 
-use margay_call::{OWN_IPAM_TYPES, Releasing, Turn, environment, overtaking};
+use margay_call::{OWN_IPAM_TYPES, Releasing, Turn, adding, environment, overtaking};
 use margay_cni::error::Error;
 use margay_cni::{Command, Request};
 use margay_plugin::{Delegate, progress};
@@ -15,7 +15,7 @@ use crate::kernel::take_down;
 /// # Errors
 /// What could not be removed, after everything else has been.
 pub(crate) async fn run(call: &Request) -> Result<(), Error> {
-    overtaking(call, async || remove(call).await).await
+    overtaking(call, &adding(call), async || remove(call).await).await
 }
 
 /// The DEL itself, also of an ADD that a DEL overtook.

@@ -399,7 +399,8 @@ mod tests {
         ];
         assert_eq!(rules("prerouting"), forwards);
         assert_eq!(rules("output"), forwards);
-        let loops = "meta nfproto ipv4 ip saddr 10.0.0.1/32 ip daddr 10.0.0.1/32 masquerade fully-random";
+        let loops =
+            "meta nfproto ipv4 ip saddr 10.0.0.1/32 ip daddr 10.0.0.1/32 masquerade fully-random";
         assert_eq!(rules("postrouting"), [loops]);
     }
 

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use margay_call::{
-    Adding, Failure, Gate, Hints, Releasing, Settings, Turn, attachment, block_on, check_addresses,
-    could_assign, environment, from_store, give_back_leaks, not_available, now, open, overtaking,
-    quarantine, request,
+    Adding, Failure, Gate, Hints, Releasing, Settings, Turn, adding_addresses, attachment,
+    block_on, check_addresses, could_assign, environment, from_store, give_back_leaks,
+    not_available, now, open, overtaking, quarantine, request,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 }
 
 async fn add(call: &Request) -> Result<ResultDoc, Error> {
-    let mut adding = Adding::begin(call).await?;
+    let mut adding = Adding::begin(call, &adding_addresses(call)).await?;
     let done = assign(call, &mut adding).await;
     adding.end(done, async || release(call).await).await
 }
@@ -140,7 +140,8 @@ fn gateway(address: IpAddr) -> IpAddr {
 }
 
 async fn del(call: &Request) -> Result<(), Error> {
-    overtaking(call, async || release(call).await).await
+    let directory = adding_addresses(call);
+    overtaking(call, &directory, async || release(call).await).await
 }
 
 /// The DEL itself, also of an ADD that a DEL overtook.

@@ -24,9 +24,8 @@ impl Adding {
     ///
     /// # Errors
     /// Code 11 when that takes too long.
-    pub async fn begin(call: &Request) -> Result<Self, Error> {
+    pub async fn begin(call: &Request, directory: &Directory) -> Result<Self, Error> {
         let attachment = attachment(call);
-        let directory = directory(call);
         let until = Instant::now() + remaining() / 2;
         let fence = loop {
             match directory.begin(&attachment) {
@@ -122,9 +121,10 @@ impl Adding {
 /// What `remove` says.
 pub async fn overtaking(
     call: &Request,
+    directory: &Directory,
     remove: impl AsyncFnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (directory, attachment) = (directory(call), attachment(call));
+    let attachment = attachment(call);
     let overtake = || match directory.overtake(&attachment) {
         Ok(found) => found,
         Err(error) => {
@@ -157,8 +157,14 @@ pub fn attachment(call: &Request) -> Attachment {
     }
 }
 
-fn directory(call: &Request) -> Directory {
+/// Where network plugins' ADDs are noted.
+pub fn adding(call: &Request) -> Directory {
     Directory::below(Path::new(state_dir(call.conf.raw())))
+}
+
+/// Where IPAM plugins' ADDs are noted.
+pub fn adding_addresses(call: &Request) -> Directory {
+    Directory::of_addresses(Path::new(state_dir(call.conf.raw())))
 }
 
 fn overtaken(attachment: &Attachment) -> Error {

@@ -18,7 +18,7 @@ mod release;
 mod store;
 mod turn;
 
-pub use adding::{Adding, attachment, overtaking};
+pub use adding::{Adding, adding, adding_addresses, attachment, overtaking};
 pub use addresses::{AddressSettings, OWN_IPAM_TYPES, quarantine, request};
 pub use failure::{from_config, from_ipam, from_store, not_available};
 pub use gate::{Failure, Gate, could_assign, could_record};

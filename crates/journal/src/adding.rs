@@ -23,6 +23,8 @@ use crate::{Attachment, Journal, JournalError, failed};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adding {
     directory: PathBuf,
+    /// What the names of its files end in.
+    suffix: &'static str,
 }
 
 /// One ADD that is being carried out, until it is done or its process ends.
@@ -58,10 +60,20 @@ pub struct Abandoned {
 }
 
 impl Adding {
-    /// The ADDs of plugins with this state directory.
+    /// The ADDs of network plugins with this state directory.
     pub fn below(state_dir: &Path) -> Self {
         Self {
             directory: state_dir.join(DIRECTORY),
+            suffix: "",
+        }
+    }
+
+    /// The ADDs of IPAM plugins with this state directory. One may be started by the network plugin, for the same
+    /// attachment, while that carries out its own.
+    pub fn of_addresses(state_dir: &Path) -> Self {
+        Self {
+            suffix: ADDRESSES,
+            ..Self::below(state_dir)
         }
     }
 
@@ -163,7 +175,8 @@ impl Adding {
     }
 
     fn file(&self, attachment: &Attachment) -> PathBuf {
-        self.directory.join(attachment.digest())
+        let name = attachment.digest() + self.suffix;
+        self.directory.join(name)
     }
 
     fn open(&self, path: &Path) -> Result<File, JournalError> {
@@ -252,6 +265,8 @@ fn is_marked(mode: u32) -> bool {
     mode & 0o777 == MARKED
 }
 
+/// What the names of IPAM plugins' files end in.
+const ADDRESSES: &str = "-ipam";
 /// Name of the directory below a state directory.
 const DIRECTORY: &str = "adding";
 /// Modes of a file without and with the mark of a DEL.

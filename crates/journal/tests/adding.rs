@@ -64,7 +64,7 @@ struct Call {
     next: usize,
     fence: Option<Fence>,
     outcome: Option<Outcome>,
-    /// When it began, once it had the file, and when it was decided how it ends.
+    /// When it began, once it had the file, and when it was decided how it ends, or when it was killed.
     began: usize,
     ended: usize,
 }
@@ -92,6 +92,7 @@ impl Call {
         if self.dies_at == Some(self.next) {
             self.fence = None;
             self.outcome = Some(Outcome::Killed);
+            self.ended = now;
             self.next = self.steps.len();
             return;
         }

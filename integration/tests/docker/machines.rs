@@ -349,7 +349,17 @@ fn fifty_containers() {
     eventually(
         "the network can be removed",
         Duration::from_secs(20),
-        || machine.docker("network rm net1").success(),
+        || {
+            let removed = machine.docker("network rm net1");
+            if !removed.success() {
+                eprintln!(
+                    "{} {}",
+                    removed.stderr,
+                    machine.docker("network inspect net1").stdout
+                );
+            }
+            removed.success()
+        },
     );
     assert_eq!(stage.leftovers(), "");
     let log = driver.process.log();
