@@ -180,6 +180,10 @@ fn an_add_repeated_after_its_interfaces_vanished_keeps_its_record() {
     let mut agent = Agent::start(node, &store, &[GRACE]);
     let plugin = Plugin::new(node, &store);
     let pod = lab.pod();
+    // Part of the answer is the MTU that the agent finds out.
+    eventually("the MTU is told", Duration::from_secs(30), || {
+        agent.state_dir.join("mtu").exists()
+    });
     let result = plugin.add("c1", &pod);
     agent.process.signal(Signal::SIGSTOP);
     assert!(pod.run("ip link del eth0").success());
