@@ -343,7 +343,7 @@ fn fifty_containers() {
     }
     assert_eq!(addresses.len(), 50);
     assert_pings(&machine, "c0", &machine.address("c49", "net1"));
-    // One after another, too: of many at once Docker 20.10 miscounts its endpoints, and then keeps the network.
+    // One after another, too: after many at once Docker 20.10 says that the network has endpoints still.
     for number in 0..50 {
         machine.ok(&format!("rm -f c{number}"));
     }
