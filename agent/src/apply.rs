@@ -3,6 +3,7 @@
 mod bgp;
 mod devices;
 mod effects;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use margay_endpoint::Sysctl;
+use margay_model::Key;
 use margay_netlink::monitor::{self, Monitor};
 use margay_netlink::{Interfaces, Netlink, table};
 use margay_route::{Observed, Ownership, PROTOCOL, RouteKey, Step, TABLE_MAIN};
@@ -26,11 +28,13 @@ use crate::config::Config;
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
 use crate::plan;
+use crate::policy::{self, Enforced};
 use crate::report::Status;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
 use crate::tunnel_address::Wish;
+use policies::routed;
 
 /// What the task is given.
 #[derive(Debug)]
@@ -61,6 +65,10 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
+    /// Where it is told what the node is for policy.
+    pub policy: watch::Sender<Option<policy::Order>>,
+    /// The endpoints whose policy is in force.
+    pub enforced: watch::Receiver<Enforced>,
 }
 
 /// The task.
@@ -100,6 +108,8 @@ pub struct Engine {
     took: Duration,
     /// Comparisons in a row that left something undone.
     failures: u32,
+    /// Endpoints that the last comparison left with all their routes.
+    routed: BTreeSet<Key>,
     /// What was logged already.
     told: Told,
 }
@@ -139,6 +149,7 @@ impl Engine {
             thorough: true,
             took: Duration::ZERO,
             failures: 0,
+            routed: BTreeSet::new(),
             told: Told::default(),
         }
     }
@@ -149,7 +160,7 @@ impl Engine {
     /// The kernel cannot be watched, or the store's follower has ended.
     pub async fn run(
         mut self,
-        mut events: mpsc::Receiver<follow::Event>,
+        mut events: mpsc::Receiver<Arc<follow::Event>>,
         mut accept: watch::Receiver<u64>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), AgentError> {
@@ -168,7 +179,7 @@ impl Engine {
                     self.compare().await;
                 }
                 event = events.recv() => match event {
-                    Some(event) => self.hear(event),
+                    Some(event) => self.hear(&event),
                     None => return Err(AgentError::Ended { part: "follower of the datastore" }),
                 },
                 event = monitor.next() => match event {
@@ -183,6 +194,11 @@ impl Engine {
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
+                Ok(()) = self.parts.enforced.changed() => {
+                    if self.write_status_files().is_some() {
+                        self.hasten(RETRY);
+                    }
+                }
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.hasten(Duration::ZERO);
@@ -224,9 +240,9 @@ impl Engine {
     }
 
     /// Takes in what the store says.
-    fn hear(&mut self, event: follow::Event) {
+    fn hear(&mut self, event: &follow::Event) {
         let metrics = &self.parts.metrics;
-        if let Some(reason) = sync::held(&event) {
+        if let Some(reason) = sync::held(event) {
             self.followed = false;
             metrics.store_held.set(1);
             self.parts
@@ -267,7 +283,7 @@ impl Engine {
             | follow::Event::Shrunk { .. } => return,
         };
         let mut touched = Touched::Nothing;
-        for update in &updates {
+        for update in updates {
             touched = touched.max(self.state.update(update));
         }
         match touched {
@@ -362,6 +378,7 @@ impl Engine {
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
+        self.order_policy(&interfaces, &ownership);
         let peering = self.heed_bgp(&observed);
         let picture = calculate(&self.state, &self.settings, &local, &self.learned);
         self.wish_for_tunnels();
@@ -417,7 +434,8 @@ impl Engine {
         // After their routes, so that nothing makes them anew.
         self.forget_connections().await;
         self.announce(peering, &picture, &missing);
-        if let Some(reason) = self.write_status_files(&picture, &missing) {
+        self.routed = routed(&picture, &missing);
+        if let Some(reason) = self.write_status_files() {
             undone = Some(reason);
         }
         if let Some(reason) = self.write_mtu(&picture) {

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod mtu;
 pub mod node_report;
 pub mod plan;
+pub mod policy;
 pub mod register;
 pub mod releases;
 pub mod report;

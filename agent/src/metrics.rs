@@ -1,6 +1,7 @@
 //! The agent's metrics. Those that replace one of Felix's keep its name.
 
 mod bgp;
+mod policy;
 
 use std::sync::atomic::AtomicU64;
 
@@ -11,6 +12,7 @@ use margay_telemetry::prometheus_client::metrics::histogram::Histogram;
 use margay_telemetry::prometheus_client::registry::{Metric, Registry};
 
 pub use bgp::BgpMetrics;
+pub use policy::PolicyMetrics;
 
 /// All of them; clones share the values.
 #[derive(Debug, Clone)]
@@ -366,6 +368,7 @@ mod tests {
         let mut registry = registry("0");
         let metrics = Metrics::register(&mut registry);
         let bgp = BgpMetrics::register(&mut registry);
+        PolicyMetrics::register(&mut registry).resync("deleted");
         let peer = crate::bgp::view::tests::peer("Mesh_10_0_0_2", State::Established);
         bgp.show(&BgpStatus {
             peers: vec![peer],

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::bgp::view::BgpStatus;
 use crate::calculate::{Origin, Picture, Placed, Source, Unreachable};
+use crate::policy::PolicyStatus;
 use crate::state::{Block, State};
 
 /// The state of the node as its agent sees it.
@@ -41,6 +42,8 @@ pub struct Status {
     pub gone_held: Option<String>,
     /// BGP.
     pub bgp: BgpStatus,
+    /// Policy.
+    pub policy: PolicyStatus,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

@@ -28,8 +28,9 @@ use crate::error::AgentError;
 use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
-use crate::metrics::{BgpMetrics, Metrics};
+use crate::metrics::{BgpMetrics, Metrics, PolicyMetrics};
 use crate::plan::{self, Words};
+use crate::policy::{self, Enforced};
 use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
@@ -58,6 +59,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let mut registry = registry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
     let bgp_metrics = BgpMetrics::register(&mut registry);
+    let policy_metrics = PolicyMetrics::register(&mut registry);
     let (status, shown) = watch::channel(Status {
         node: node.clone(),
         machine: me.machine_id.clone(),
@@ -70,6 +72,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
     let releases = health.register("releases", SILENCE);
+    let policy_health = health.register("policy", SILENCE);
     let mut tasks = JoinSet::new();
     let installation = match config.install_cni {
         true => Some(install::Settings::of_agent(&config)?),
@@ -99,7 +102,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     .await?;
 
     let mut stop = signals.stop.clone();
-    let waiting = [&name_health, &kernel, &datastore, &releases];
+    let waiting = [&name_health, &kernel, &datastore, &releases, &policy_health];
     let mut hold = tokio::select! {
         begun = begin(&store, &config, &node, &me, &waiting) => begun?,
         _ = stop.changed() => return Ok(()),
@@ -115,9 +118,15 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("drain of the journal")
     });
 
+    let (told_policy, events_of_policy) = mpsc::channel(EVENTS);
     let (told, events) = mpsc::channel(EVENTS);
     let seed = u64::from_be_bytes(identity::random()[..8].try_into().unwrap_or_default());
-    let follower = sync::follow(store.clone(), seed, told, signals.accept.clone());
+    let follower = sync::follow(
+        store.clone(),
+        seed,
+        [told_policy, told],
+        signals.accept.clone(),
+    );
     tasks.spawn(async move {
         follower.await;
         Ok("follower of the datastore")
@@ -196,6 +205,24 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             Ok("answers in BIRD's form")
         });
     }
+    let (policy, policy_orders) = watch::channel(None);
+    let (enforced, seen_enforced) = watch::channel(Enforced::new());
+    let enforcement = policy::Task {
+        node: node.clone(),
+        netlink: Netlink::current()?,
+        orders: policy_orders,
+        enforced,
+        status: status.clone(),
+        health: policy_health,
+        metrics: policy_metrics,
+    };
+    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
+    tasks.spawn(async move {
+        enforcement
+            .run(events_of_policy, accept, stopped)
+            .await
+            .map(|()| "policy")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -210,6 +237,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
+        policy,
+        enforced: seen_enforced,
     });
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {

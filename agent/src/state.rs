@@ -89,6 +89,8 @@ pub struct Pool {
     pub nodes: Option<Selector>,
     /// Whether its routes are announced by BGP.
     pub export: bool,
+    /// Whether sources from it are translated on their way out of all pools.
+    pub nat_outgoing: bool,
 }
 
 /// What of a block matters here.
@@ -160,7 +162,9 @@ impl State {
     }
 
     /// The ranges of the store that matter, workload endpoints first.
-    pub fn prefixes() -> [Prefix; 8] {
+    pub fn prefixes() -> Vec<Prefix> {
+        let of_policy = margay_policy::Calculator::kinds().into_iter();
+        let of_policy = of_policy.filter(|kind| *kind != Kind::WorkloadEndpoint);
         [
             Prefix::Resources(Kind::WorkloadEndpoint),
             Prefix::Resources(Kind::Node),
@@ -171,6 +175,9 @@ impl State {
             Prefix::Resources(Kind::BGPFilter),
             Prefix::Blocks,
         ]
+        .into_iter()
+        .chain(of_policy.map(Prefix::Resources))
+        .collect()
     }
 
     /// Takes in one change.

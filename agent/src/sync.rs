@@ -1,4 +1,6 @@
-//! The store's word, from wherever it is to the task that owns the state.
+//! The store's word, from wherever it is to the tasks that act on it.
+
+use std::sync::Arc;
 
 use margay_store::Store;
 use margay_store::follow::{Event, Follower, Options};
@@ -7,12 +9,12 @@ use tracing::{error, info, warn};
 
 use crate::state::State;
 
-/// Follows what matters and hands it on, until nobody listens. Each change of `accept` is the
+/// Follows what matters and hands it on to each listener in turn, until one has gone. Each change of `accept` is the
 /// operator's word that the store is right as it is.
 pub async fn follow<S: Store + 'static>(
     store: S,
     seed: u64,
-    told: mpsc::Sender<Event>,
+    told: [mpsc::Sender<Arc<Event>>; 2],
     mut accept: watch::Receiver<u64>,
 ) {
     let options = Options {
@@ -24,11 +26,15 @@ pub async fn follow<S: Store + 'static>(
         tokio::select! {
             event = follower.next() => {
                 say(&event);
-                if told.send(event).await.is_err() {
-                    return;
+                let event = Arc::new(event);
+                for listener in &told {
+                    if listener.send(Arc::clone(&event)).await.is_err() {
+                        return;
+                    }
                 }
             }
-            () = told.closed() => return,
+            () = told[0].closed() => return,
+            () = told[1].closed() => return,
             changed = accept.changed() => {
                 if changed.is_err() {
                     return;

@@ -125,7 +125,7 @@ impl Lab {
                 "metadata": {"name": format!("{node}-cni-{pod}-eth0"), "namespace": "default"},
                 "spec": {"orchestrator": "cni", "node": node, "containerID": pod, "endpoint": "eth0",
                     "ipNetworks": [format!("{address}/32")], "interfaceName": format!("cali{pod}"),
-                    "mac": "02:00:00:00:00:01"}}),
+                    "mac": "02:00:00:00:00:01", "profiles": ["projectcalico-default-allow"]}}),
         );
     }
 

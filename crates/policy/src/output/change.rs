@@ -107,6 +107,19 @@ impl Desired {
         replace(&mut self.hosts, delta.hosts, &delta.removed_hosts);
     }
 
+    /// The difference that leads here from the empty state.
+    pub fn into_delta(self) -> Delta {
+        let sets = self.sets.into_iter();
+        Delta {
+            sets: sets.map(|(id, set)| (id, SetChange::New(set))).collect(),
+            policies: self.policies,
+            profiles: self.profiles,
+            workloads: self.workloads,
+            hosts: self.hosts,
+            ..Delta::default()
+        }
+    }
+
     /// The host endpoint that governs an interface which leads to no workload and bears these
     /// addresses.
     ///
