@@ -107,6 +107,28 @@ impl Compiler {
         self.table.take_changes()
     }
 
+    /// The same policy on the same node by other settings. The table is made anew: what has changed in
+    /// it is known by comparison only.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        let mut compiler = Self::new(settings);
+        compiler.update(self.desired.into());
+        compiler.set_node(self.node);
+        compiler
+    }
+
+    /// By which settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is to be in force.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
     /// Takes in what the node now is.
     pub fn set_node(&mut self, node: Node) {
         if self.node != node {
