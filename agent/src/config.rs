@@ -344,7 +344,8 @@ impl NodeAddress {
 
 const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
-const RUN_DIR: &str = "/var/run/calico";
+/// Where the agent's files are for others, as Calico's.
+pub(crate) const RUN_DIR: &str = "/var/run/calico";
 const BGP_SECRETS: &str = "/etc/margay/bgp-secrets";
 const STATE_DIR: &str = "/var/lib/calico";
 const RELEASES_DIR: &str = "/var/lib/margay/releases";

@@ -11,6 +11,7 @@ use std::time::Duration;
 use margay_integration::cni::addresses;
 use margay_integration::process::{eventually, inside};
 use margay_integration::{Agent, Lab, Node, Plugin, Pod, Running, StoreKind};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// Pods on two nodes with agents.
@@ -29,11 +30,10 @@ struct House {
 }
 
 impl Town {
-    fn new(more: &[(&str, &str)]) -> Self {
+    fn new() -> Self {
         let lab = Lab::new(2);
         let store = StoreKind::Sqlite(lab.dir().join("store.db"));
-        let mut settings = vec![V6_POOL, ("IP6", "autodetect")];
-        settings.extend(more);
+        let settings = [V6_POOL, ("IP6", "autodetect")];
         let agents = lab
             .nodes()
             .map(|node| Agent::start(node, &store, &settings))
@@ -71,6 +71,19 @@ impl Town {
             eventually("a server listens", WAIT, || house.connects("::1", port));
         }
         house
+    }
+
+    /// Starts the agent of a node anew.
+    fn restart(&mut self, node: usize) {
+        let settings = [V6_POOL, ("IP6", "autodetect")];
+        let _ = std::fs::remove_file(self.agents[node - 1].run_dir.join("agent.sock"));
+        self.agents[node - 1] = Agent::start(self.lab.node(node), &self.store, &settings);
+    }
+
+    fn patch(&self, kind: &str, name: &str, patch: &serde_json::Value) {
+        let patch = patch.to_string();
+        let arguments = ["patch", kind, name, "-p", &patch];
+        let _ = self.store.ctl(None, &arguments, "").ok();
     }
 
     /// Gives an endpoint a label.
@@ -112,7 +125,7 @@ impl House {
 
     /// Waits until it reaches a port of another, by both families, or until it does not.
     #[track_caller]
-    fn reaches(&self, other: &House, port: u16, expected: bool) {
+    fn reaches(&self, other: &Self, port: u16, expected: bool) {
         for address in [&other.address, &other.v6] {
             eventually(
                 &format!("{address}:{port} is reached: {expected}"),
@@ -139,7 +152,7 @@ fn policy(name: &str, spec: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn policies_decide_who_reaches_whom() {
-    let town = Town::new(&[]);
+    let town = Town::new();
     let (web, client, other) = (
         town.house(1, "web"),
         town.house(2, "client"),
@@ -200,6 +213,147 @@ fn policies_decide_who_reaches_whom() {
         town.delete("globalnetworkpolicy", name);
     }
     client.reaches(&web, 81, true);
+}
+
+#[test]
+fn agents_die_and_come_back_and_policy_stays_as_it_is() {
+    let mut town = Town::new();
+    let (web, client) = (town.house(1, "web"), town.house(2, "client"));
+    town.apply(&policy("some", json!({
+        "selector": "app == 'web'", "types": ["Ingress"],
+        "ingress": [{"action": "Allow", "protocol": "ICMP"}, {"action": "Allow", "protocol": "ICMPv6"},
+            {"action": "Allow", "protocol": "TCP", "destination": {"ports": [80]}}],
+    })));
+    client.reaches(&web, 80, true);
+    client.reaches(&web, 81, false);
+    let before = town.lab.node(1).run("nft list table inet margay").ok();
+    let mut ping = inside(&client.pod.namespace, "ping");
+    ping.args(["-n", "-q", "-i", "0.01", "-W", "2", &web.address]);
+    let log = town.lab.dir().join("ping.log");
+    let mut ping = Running::start(&mut ping, &log);
+    for _ in 0..3 {
+        town.agents[0].process.kill();
+        for _ in 0..3 {
+            assert!(!client.connects(&web.address, 81));
+            assert!(client.connects(&web.address, 80));
+        }
+        town.restart(1);
+        assert!(!client.connects(&web.address, 81));
+        assert!(client.connects(&web.address, 80));
+    }
+    ping.signal(Signal::SIGINT);
+    ping.wait(Duration::from_secs(10));
+    let lost = ping.log();
+    assert!(lost.contains(" 0% packet loss"), "{lost}");
+    let after = town.lab.node(1).run("nft list table inet margay").ok();
+    assert_eq!(without_counters(&before), without_counters(&after));
+}
+
+#[test]
+fn the_table_comes_back_when_somebody_removes_it_or_a_part_of_it() {
+    let town = Town::new();
+    let (web, client) = (town.house(1, "web"), town.house(2, "client"));
+    town.apply(&policy(
+        "none",
+        json!({"selector": "app == 'web'", "types": ["Ingress"],
+        "ingress": [{"action": "Allow", "protocol": "ICMP"}]}),
+    ));
+    client.reaches(&web, 80, false);
+    let node = town.lab.node(1);
+    let list = || without_counters(&node.run("nft list ruleset").ok());
+    let whole = list();
+    assert!(whole.contains("fwd-to"));
+    let mut ping = inside(&client.pod.namespace, "ping");
+    ping.args(["-n", "-q", "-i", "0.01", "-W", "2", &web.address]);
+    let mut ping = Running::start(&mut ping, &town.lab.dir().join("ping.log"));
+    for command in [
+        "nft flush ruleset",
+        "nft delete table inet margay",
+        "nft flush chain inet margay fwd-to",
+        "nft flush chain inet margay sent",
+        "nft add rule inet margay fwd-to accept",
+        "nft add chain inet margay foreign",
+        "nft add table inet margay { flags dormant; }",
+    ] {
+        let _ = node.run(command).ok();
+        eventually(command, WAIT, || list() == whole);
+        assert!(!client.connects(&web.address, 80), "{command}");
+    }
+    ping.signal(Signal::SIGINT);
+    ping.wait(Duration::from_secs(10));
+    assert!(ping.log().contains(" 0% packet loss"), "{}", ping.log());
+    // Others' tables are others'.
+    let _ = node.run("nft add table inet others").ok();
+    eventually("the other table is there", WAIT, || {
+        list().contains("others")
+    });
+}
+
+#[test]
+fn what_leaves_the_pools_and_what_goes_to_the_node() {
+    let town = Town::new();
+    let (one, two) = (town.house(1, "one"), town.house(2, "two"));
+    // The fabric has no route back to pods: only translated sources get an answer.
+    let outside = "172.31.255.254";
+    eventually("the outside answers", WAIT, || one.pod.pings(outside, 1));
+    town.patch(
+        "ippool",
+        "default-ipv4-ippool",
+        &json!({"spec": {"natOutgoing": false}}),
+    );
+    eventually("nothing is translated", WAIT, || !one.pod.pings(outside, 1));
+    one.reaches(&two, 80, true);
+    town.patch(
+        "ippool",
+        "default-ipv4-ippool",
+        &json!({"spec": {"natOutgoing": true}}),
+    );
+    eventually("the outside answers again", WAIT, || {
+        one.pod.pings(outside, 1)
+    });
+
+    let node = town.lab.node(1);
+    let mut server = node.command("busybox");
+    server.args(["httpd", "-f", "-p", "[::]:8080", "-h", "/run"]);
+    let _server = Running::start(&mut server, &town.lab.dir().join("host.log"));
+    let host = node.ipv4().to_string();
+    eventually("the node reaches its pod", WAIT, || {
+        node.run(&format!("ping -c 1 -W 1 {}", one.address))
+            .success()
+    });
+    assert!(!one.connects(&host, 8080), "dropped by default");
+    let felix = |action: &str| {
+        json!({"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+            "metadata": {"name": "default"}, "spec": {"defaultEndpointToHostAction": action}})
+    };
+    town.apply(&felix("Accept"));
+    eventually("the node is reached", WAIT, || one.connects(&host, 8080));
+    town.apply(&felix("Drop"));
+    eventually("the node is not reached", WAIT, || {
+        !one.connects(&host, 8080)
+    });
+}
+
+/// The words of a table as nft prints it, without what packets have changed, and in no particular order: chains are
+/// listed as they were made, and elements as they were hashed.
+fn without_counters(table: &str) -> String {
+    let words: Vec<&str> = table
+        .split_whitespace()
+        .map(|word| word.trim_matches(','))
+        .collect();
+    let mut kept = Vec::new();
+    let mut skip = 0;
+    for (index, word) in words.iter().enumerate() {
+        if skip > 0 {
+            skip -= 1;
+        } else if *word == "counter" && words.get(index + 1) == Some(&"packets") {
+            skip = 4;
+        } else {
+            kept.push(*word);
+        }
+    }
+    kept.sort_unstable();
+    kept.join(" ")
 }
 
 const V6_POOL: (&str, &str) = ("CALICO_IPV6POOL_CIDR", "fd00:10::/64");
