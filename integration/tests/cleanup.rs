@@ -257,7 +257,8 @@ fn d11_the_connections_of_an_address_go_with_its_endpoint() {
     let lab = Lab::new(1);
     let node = lab.node(1);
     let store = sqlite(&lab);
-    let agent = Agent::start(node, &store, &[]);
+    let accept = ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept");
+    let agent = Agent::start(node, &store, &[accept]);
     let rules = "table inet t { chain c { type filter hook prerouting priority 0; ct state new accept\n }\n }\n";
     let loaded = run(node.command("nft").args(["-f", "-"]), rules.as_bytes());
     assert!(loaded.success(), "{loaded:?}");

@@ -138,7 +138,6 @@ impl House {
 
 fn plugin<'l>(node: Node<'l>, store: &StoreKind) -> Plugin<'l> {
     Plugin::new(node, store).with(json!({
-        "policy_setup_timeout_seconds": 20,
         "ipam": {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"},
     }))
 }
