@@ -343,10 +343,11 @@ fn u05_what_a_node_that_is_declared_gone_held_is_given_back() {
             && held.contains("Found 1 allocated")
             && held.contains("1 IPAM blocks")
     });
-    assert!(!ctl(&["get", "node", &there.name()]).success());
-    let log = agent.process.log();
+    eventually("its record goes at the end", PATIENCE, || {
+        !ctl(&["get", "node", &there.name()]).success()
+    });
     for words in ["is gone", "declared it gone", "what it held was given back"] {
-        assert!(log.contains(words), "{words}: {log}");
+        eventually(words, PATIENCE, || agent.process.log().contains(words));
     }
     let checked = Plugin::new(here, &store).call_after("CHECK", "stays", &pods[0].path(), &stays);
     assert!(checked.success(), "{checked:?}");
