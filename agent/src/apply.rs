@@ -3,7 +3,7 @@
 mod bgp;
 mod devices;
 mod effects;
-mod policies;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use margay_endpoint::Sysctl;
-use margay_model::Key;
 use margay_netlink::monitor::{self, Monitor};
 use margay_netlink::{Interfaces, Netlink, table};
 use margay_route::{Observed, Ownership, PROTOCOL, RouteKey, Step, TABLE_MAIN};
@@ -25,16 +24,15 @@ use crate::bgp::order::{News, Order};
 use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
+use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
 use crate::plan;
-use crate::policy::{self, Enforced};
 use crate::report::Status;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
 use crate::tunnel_address::Wish;
-use policies::routed;
 
 /// What the task is given.
 #[derive(Debug)]
@@ -51,6 +49,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Whether the kernel is as it should be.
     pub kernel: Reporter,
+    /// Whether policy is in force.
+    pub policy: Reporter,
     /// Whether the store is followed.
     pub store: Reporter,
     /// Where the state of the node is shown.
@@ -65,10 +65,6 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
-    /// Where it is told what the node is for policy.
-    pub policy: watch::Sender<Option<policy::Order>>,
-    /// The endpoints whose policy is in force.
-    pub enforced: watch::Receiver<Enforced>,
 }
 
 /// The task.
@@ -76,6 +72,7 @@ pub struct Parts {
 pub struct Engine {
     parts: Parts,
     state: State,
+    enforcer: Enforcer,
     settings: Settings,
     files: Option<StatusFiles>,
     /// When each interface was first seen, by index.
@@ -104,12 +101,14 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// When policy is to be put in force, if it is due.
+    enforce_at: Instant,
+    /// Attempts at it in a row that failed.
+    refusals: u32,
     /// How long the last comparison took.
     took: Duration,
     /// Comparisons in a row that left something undone.
     failures: u32,
-    /// Endpoints that the last comparison left with all their routes.
-    routed: BTreeSet<Key>,
     /// What was logged already.
     told: Told,
 }
@@ -125,13 +124,23 @@ struct Told {
 
 impl Engine {
     /// The task, before it has read anything.
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// The kernel has no nftables.
+    pub fn new(parts: Parts) -> Result<Self, AgentError> {
         let state = State::new(parts.node.clone());
         let settings = state.settings(&parts.config.local);
+        let enforcer = Enforcer::new(
+            &parts.node,
+            parts.netlink.namespace(),
+            settings.of_policy(),
+            parts.metrics.clone(),
+        )?;
         let files = parts.config.status_dir().map(StatusFiles::new);
-        Self {
+        Ok(Self {
             parts,
             state,
+            enforcer,
             settings,
             files,
             seen: BTreeMap::new(),
@@ -147,11 +156,12 @@ impl Engine {
             trusted: false,
             due: None,
             thorough: true,
+            enforce_at: Instant::now(),
+            refusals: 0,
             took: Duration::ZERO,
             failures: 0,
-            routed: BTreeSet::new(),
             told: Told::default(),
-        }
+        })
     }
 
     /// Works until `stop` changes.
@@ -160,11 +170,12 @@ impl Engine {
     /// The kernel cannot be watched, or the store's follower has ended.
     pub async fn run(
         mut self,
-        mut events: mpsc::Receiver<Arc<follow::Event>>,
+        mut events: mpsc::Receiver<follow::Event>,
         mut accept: watch::Receiver<u64>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), AgentError> {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
+        let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
@@ -173,14 +184,31 @@ impl Engine {
             tokio::select! {
                 biased;
                 _ = stop.changed() => return Ok(()),
+                () = sleep_until(self.enforce_at), if self.synced && self.enforcer.is_due() => {
+                    self.enforce().await?;
+                }
                 () = sleep_until(due.unwrap_or_else(|| Instant::now() + FAR)), if due.is_some() => {
                     let late = due.map(|due| due.elapsed()).unwrap_or_default();
                     self.parts.metrics.lag.set(late.as_secs_f64());
-                    self.compare().await;
+                    self.compare().await?;
                 }
                 event = events.recv() => match event {
-                    Some(event) => self.hear(&event),
+                    Some(event) => {
+                        self.hear(event);
+                        self.hear_more(&mut events);
+                    }
                     None => return Err(AgentError::Ended { part: "follower of the datastore" }),
+                },
+                event = nft.next() => match event {
+                    Some(Ok(event)) => self.disturbed(event),
+                    Some(Err(error)) => {
+                        warn!(%error, "nftables' notifications broke off; subscribing again");
+                        self.parts.metrics.overruns.inc();
+                        tokio::time::sleep(RETRY).await;
+                        nft = self.enforcer.watch(self.parts.netlink.namespace())?;
+                        self.disturbed(margay_nft::Event::Resync);
+                    }
+                    None => return Err(AgentError::Ended { part: "subscription to nftables" }),
                 },
                 event = monitor.next() => match event {
                     Some(Ok(event)) => self.notice(&event),
@@ -194,11 +222,6 @@ impl Engine {
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
-                Ok(()) = self.parts.enforced.changed() => {
-                    if self.write_status_files().is_some() {
-                        self.hasten(RETRY);
-                    }
-                }
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.hasten(Duration::ZERO);
@@ -216,6 +239,7 @@ impl Engine {
             }
             self.parts.kernel.live();
             self.parts.store.live();
+            self.parts.policy.live();
         }
     }
 
@@ -240,9 +264,9 @@ impl Engine {
     }
 
     /// Takes in what the store says.
-    fn hear(&mut self, event: &follow::Event) {
+    fn hear(&mut self, event: follow::Event) {
         let metrics = &self.parts.metrics;
-        if let Some(reason) = sync::held(event) {
+        if let Some(reason) = sync::held(&event) {
             self.followed = false;
             metrics.store_held.set(1);
             self.parts
@@ -283,8 +307,9 @@ impl Engine {
             | follow::Event::Shrunk { .. } => return,
         };
         let mut touched = Touched::Nothing;
-        for update in updates {
+        for update in &updates {
             touched = touched.max(self.state.update(update));
+            self.enforcer.update(update);
         }
         match touched {
             Touched::Endpoint => self.hasten(Duration::ZERO),
@@ -328,10 +353,14 @@ impl Engine {
     }
 
     /// Compares once, and sees to the next time.
-    async fn compare(&mut self) {
+    async fn compare(&mut self) -> Result<(), AgentError> {
         self.due = None;
         let begun = Instant::now();
-        let result = self.pass().await;
+        let result = match self.pass().await {
+            Err(PassError::Over(ended)) => return Err(ended),
+            Err(PassError::Kernel(failed)) => Err(failed),
+            Ok(undone) => Ok(undone),
+        };
         self.took = begun.elapsed();
         self.parts
             .metrics
@@ -355,6 +384,7 @@ impl Engine {
         if let Some(end) = soonest {
             self.hasten(end.saturating_duration_since(Instant::now()) + SETTLE);
         }
+        Ok(())
     }
 
     /// Something was left undone: tries again, later each time.
@@ -372,13 +402,15 @@ impl Engine {
     }
 
     /// One comparison; what it left undone.
-    async fn pass(&mut self) -> Result<Option<String>, margay_netlink::Error> {
+    async fn pass(&mut self) -> Result<Option<String>, PassError> {
         self.heed_settings();
         let mut interfaces = self.parts.netlink.interfaces().await?;
+        let host = enforce::node(&self.state, &self.settings, &interfaces);
+        self.enforcer.set_node(host);
+        self.enforce().await?;
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
-        self.order_policy(&interfaces, &ownership);
         let peering = self.heed_bgp(&observed);
         let picture = calculate(&self.state, &self.settings, &local, &self.learned);
         self.wish_for_tunnels();
@@ -434,8 +466,7 @@ impl Engine {
         // After their routes, so that nothing makes them anew.
         self.forget_connections().await;
         self.announce(peering, &picture, &missing);
-        self.routed = routed(&picture, &missing);
-        if let Some(reason) = self.write_status_files() {
+        if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);
         }
         if let Some(reason) = self.write_mtu(&picture) {
@@ -465,6 +496,7 @@ impl Engine {
                 .set_severity(&settings.log_severity.to_string());
         }
         self.settings = settings;
+        self.enforcer.set_settings(self.settings.of_policy());
         self.thorough = true;
     }
 
@@ -495,6 +527,26 @@ impl Engine {
     }
 }
 
+/// Why a comparison broke off.
+enum PassError {
+    /// The kernel; the next may fare better.
+    Kernel(margay_netlink::Error),
+    /// For good.
+    Over(AgentError),
+}
+
+impl From<margay_netlink::Error> for PassError {
+    fn from(failed: margay_netlink::Error) -> Self {
+        Self::Kernel(failed)
+    }
+}
+
+impl From<AgentError> for PassError {
+    fn from(ended: AgentError) -> Self {
+        Self::Over(ended)
+    }
+}
+
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::AddRoute(_) => "add_route",
@@ -516,6 +568,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 /// The first pause after something was left undone.
 const RETRY: Duration = Duration::from_secs(1);
+/// So long what the store says is gathered before it is acted on.
+const GATHER: Duration = Duration::from_millis(10);
 /// Between signs of life while nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two looks for endpoints without an interface.

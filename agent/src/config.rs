@@ -16,6 +16,7 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::enforce::settings::{self as policy_settings, PolicyTunables};
 use crate::gone::DECLARED;
 use crate::install;
 
@@ -135,6 +136,8 @@ pub struct Tunables {
     pub vxlan_mtu: Option<u32>,
     /// MTU of the IPv6 VXLAN device in bytes; 0 is computed.
     pub vxlan_mtu_v6: Option<u32>,
+    /// How policy is put in force.
+    pub policy: PolicyTunables,
 }
 
 /// A regular expression; equal when its text is.
@@ -283,6 +286,7 @@ impl Config {
                 vxlan_port: source.port("FELIX_VXLANPORT")?,
                 vxlan_mtu: source.read("FELIX_VXLANMTU", mtu)?,
                 vxlan_mtu_v6: source.read("FELIX_VXLANMTUV6", mtu)?,
+                policy: policy(&source)?,
             },
             log_format: source.log_format("MARGAY_LOG_FORMAT")?,
             health: health.then_some(health_at),
@@ -297,6 +301,27 @@ impl Config {
             .as_ref()
             .map(|prefix| prefix.join("endpoint-status"))
     }
+}
+
+/// What is said of policy.
+fn policy(source: &Source<'_>) -> Result<PolicyTunables, ConfigError> {
+    use policy_settings as read;
+    Ok(PolicyTunables {
+        endpoint_to_host: source
+            .read("FELIX_DEFAULTENDPOINTTOHOSTACTION", read::endpoint_to_host)?,
+        deny: source.read("FELIX_NFTABLESFILTERDENYACTION", read::deny)?,
+        spare_invalid: source.boolean("FELIX_DISABLECONNTRACKINVALIDCHECK")?,
+        marks: source.read("FELIX_NFTABLESMARKMASK", read::marks)?,
+        allow_ipip: source.boolean("FELIX_ALLOWIPIPPACKETSFROMWORKLOADS")?,
+        allow_vxlan: source.boolean("FELIX_ALLOWVXLANPACKETSFROMWORKLOADS")?,
+        failsafe_inbound: source.read("FELIX_FAILSAFEINBOUNDHOSTPORTS", read::failsafes)?,
+        failsafe_outbound: source.read("FELIX_FAILSAFEOUTBOUNDHOSTPORTS", read::failsafes)?,
+        log_rate: source.read("FELIX_LOGACTIONRATELIMIT", read::log_rate)?,
+        log_burst: source.read("FELIX_LOGACTIONRATELIMITBURST", read::log_burst)?,
+        nat_ports: source.read("FELIX_NATPORTRANGE", read::nat_ports)?,
+        nat_address: source.read("FELIX_NATOUTGOINGADDRESS", read::nat_address)?,
+        nat_exclusions: source.read("FELIX_NATOUTGOINGEXCLUSIONS", read::nat_exclusions)?,
+    })
 }
 
 /// Why the agent did not get as far as starting.
@@ -319,7 +344,8 @@ impl NodeAddress {
 
 const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
-const RUN_DIR: &str = "/var/run/calico";
+/// Where the agent's files are for others, as Calico's.
+pub(crate) const RUN_DIR: &str = "/var/run/calico";
 const BGP_SECRETS: &str = "/etc/margay/bgp-secrets";
 const STATE_DIR: &str = "/var/lib/calico";
 const RELEASES_DIR: &str = "/var/lib/margay/releases";

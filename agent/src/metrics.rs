@@ -1,7 +1,6 @@
 //! The agent's metrics. Those that replace one of Felix's keep its name.
 
 mod bgp;
-mod policy;
 
 use std::sync::atomic::AtomicU64;
 
@@ -12,7 +11,6 @@ use margay_telemetry::prometheus_client::metrics::histogram::Histogram;
 use margay_telemetry::prometheus_client::registry::{Metric, Registry};
 
 pub use bgp::BgpMetrics;
-pub use policy::PolicyMetrics;
 
 /// All of them; clones share the values.
 #[derive(Debug, Clone)]
@@ -95,6 +93,20 @@ pub struct Metrics {
     pub reclaimed_nodes: Counter,
     /// Whether suspiciously many nodes that are gone are held back.
     pub gone_held: Gauge,
+    /// Endpoints whose policy is in force.
+    pub policy_endpoints: Gauge,
+    /// Policies in force.
+    pub policies: Gauge,
+    /// Sets that their rules read.
+    pub policy_sets: Gauge,
+    /// Problems with the objects that policy is made of.
+    pub policy_problems: Gauge,
+    /// How long putting policy in force took.
+    pub policy_time: Histogram,
+    /// Times that the kernel refused it.
+    pub policy_failures: Counter,
+    /// Times that somebody else had changed the table.
+    pub policy_repairs: Counter,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -343,6 +355,48 @@ impl Metrics {
                 "1 while nothing of nodes that are gone is given back because they are suspiciously many",
                 Gauge::default(),
             ),
+            policy_endpoints: put(
+                r,
+                "margay_policy_endpoints",
+                "Workload endpoints of this node whose policy is in force",
+                Gauge::default(),
+            ),
+            policies: put(
+                r,
+                "felix_active_local_policies",
+                "Policies in force on this node",
+                Gauge::default(),
+            ),
+            policy_sets: put(
+                r,
+                "felix_active_local_selectors",
+                "Sets of addresses and ports that the policies in force read",
+                Gauge::default(),
+            ),
+            policy_problems: put(
+                r,
+                "margay_policy_problems",
+                "Problems with the objects that policy is made of",
+                Gauge::default(),
+            ),
+            policy_time: put(
+                r,
+                "margay_policy_apply_seconds",
+                "Time to calculate a change of policy and to put it in force",
+                Histogram::new(BUCKETS),
+            ),
+            policy_failures: put(
+                r,
+                "margay_policy_failures",
+                "Times that the kernel refused the policy",
+                Counter::default(),
+            ),
+            policy_repairs: put(
+                r,
+                "margay_policy_repairs",
+                "Times that somebody else had changed the table of nftables and it was put right",
+                Counter::default(),
+            ),
         }
     }
 }
@@ -368,7 +422,6 @@ mod tests {
         let mut registry = registry("0");
         let metrics = Metrics::register(&mut registry);
         let bgp = BgpMetrics::register(&mut registry);
-        PolicyMetrics::register(&mut registry).resync("deleted");
         let peer = crate::bgp::view::tests::peer("Mesh_10_0_0_2", State::Established);
         bgp.show(&BgpStatus {
             peers: vec![peer],

@@ -103,7 +103,7 @@ mod tests {
             for_tunnels: true,
             nodes: None,
             export: true,
-            nat_outgoing: false,
+            nat_outgoing: true,
         }
     }
 

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use crate::bgp::view::BgpStatus;
 use crate::calculate::{Origin, Picture, Placed, Source, Unreachable};
-use crate::policy::PolicyStatus;
 use crate::state::{Block, State};
 
 /// The state of the node as its agent sees it.
@@ -42,8 +41,10 @@ pub struct Status {
     pub gone_held: Option<String>,
     /// BGP.
     pub bgp: BgpStatus,
-    /// Policy.
-    pub policy: PolicyStatus,
+    /// What is wrong with the objects that policy is made of.
+    pub policy_problems: Vec<String>,
+    /// Why the policy in force is not that of the datastore, if it is not.
+    pub policy_refused: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

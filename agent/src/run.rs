@@ -24,13 +24,13 @@ use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
+use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
-use crate::metrics::{BgpMetrics, Metrics, PolicyMetrics};
+use crate::metrics::{BgpMetrics, Metrics};
 use crate::plan::{self, Words};
-use crate::policy::{self, Enforced};
 use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
@@ -59,7 +59,6 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let mut registry = registry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
     let bgp_metrics = BgpMetrics::register(&mut registry);
-    let policy_metrics = PolicyMetrics::register(&mut registry);
     let (status, shown) = watch::channel(Status {
         node: node.clone(),
         machine: me.machine_id.clone(),
@@ -71,8 +70,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let name_health = health.register("node-name", NAME_SILENCE);
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
+    let policy = health.register("policy", SILENCE);
     let releases = health.register("releases", SILENCE);
-    let policy_health = health.register("policy", SILENCE);
     let mut tasks = JoinSet::new();
     let installation = match config.install_cni {
         true => Some(install::Settings::of_agent(&config)?),
@@ -102,7 +101,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     .await?;
 
     let mut stop = signals.stop.clone();
-    let waiting = [&name_health, &kernel, &datastore, &releases, &policy_health];
+    let waiting = [&name_health, &kernel, &policy, &datastore, &releases];
     let mut hold = tokio::select! {
         begun = begin(&store, &config, &node, &me, &waiting) => begun?,
         _ = stop.changed() => return Ok(()),
@@ -118,15 +117,9 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         Ok("drain of the journal")
     });
 
-    let (told_policy, events_of_policy) = mpsc::channel(EVENTS);
     let (told, events) = mpsc::channel(EVENTS);
     let seed = u64::from_be_bytes(identity::random()[..8].try_into().unwrap_or_default());
-    let follower = sync::follow(
-        store.clone(),
-        seed,
-        [told_policy, told],
-        signals.accept.clone(),
-    );
+    let follower = sync::follow(store.clone(), seed, told, signals.accept.clone());
     tasks.spawn(async move {
         follower.await;
         Ok("follower of the datastore")
@@ -205,24 +198,6 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             Ok("answers in BIRD's form")
         });
     }
-    let (policy, policy_orders) = watch::channel(None);
-    let (enforced, seen_enforced) = watch::channel(Enforced::new());
-    let enforcement = policy::Task {
-        node: node.clone(),
-        netlink: Netlink::current()?,
-        orders: policy_orders,
-        enforced,
-        status: status.clone(),
-        health: policy_health,
-        metrics: policy_metrics,
-    };
-    let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
-    tasks.spawn(async move {
-        enforcement
-            .run(events_of_policy, accept, stopped)
-            .await
-            .map(|()| "policy")
-    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -230,6 +205,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         log,
         metrics: metrics.clone(),
         kernel,
+        policy,
         store: datastore,
         status: status.clone(),
         sightings,
@@ -237,9 +213,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
-        policy,
-        enforced: seen_enforced,
-    });
+    })?;
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
         engine
@@ -296,20 +270,21 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
     let of_nodes = gone::foretell(&store, &node, config.node_grace).await?;
-    let mut state = State::new(node);
+    let mut state = State::new(node.clone());
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
-    match follower.next().await {
+    let said = match follower.next().await {
         Event::Synced { updates, .. } => {
             for update in &updates {
                 state.update(update);
             }
+            updates
         }
         Event::Lost(error) => return Err(error.into()),
         other => {
             let key = sync::held(&other).unwrap_or_default();
             return Err(AgentError::Contended { key });
         }
-    }
+    };
     let netlink = Netlink::current()?;
     let interfaces = netlink.interfaces().await?;
     let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces).await?;
@@ -337,6 +312,16 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 "give back, unless it comes back within {grace:?}: {suspect}\n"
             ));
         }
+    }
+    let policy = Enforcer::foretell(
+        &node,
+        netlink.namespace(),
+        settings.of_policy(),
+        enforce::node(&state, &settings, &interfaces),
+        &said,
+    )?;
+    if !policy.is_empty() {
+        text.push_str(&format!("{policy}"));
     }
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));

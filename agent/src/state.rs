@@ -25,6 +25,7 @@ pub use bgp::Bgp;
 pub use felix::{Settings, Vxlan};
 
 use crate::config::Tunables;
+use crate::enforce::Enforcer;
 
 /// Everything the agent knows of the store.
 #[derive(Debug, Clone)]
@@ -163,9 +164,7 @@ impl State {
 
     /// The ranges of the store that matter, workload endpoints first.
     pub fn prefixes() -> Vec<Prefix> {
-        let of_policy = margay_policy::Calculator::kinds().into_iter();
-        let of_policy = of_policy.filter(|kind| *kind != Kind::WorkloadEndpoint);
-        [
+        let own = [
             Prefix::Resources(Kind::WorkloadEndpoint),
             Prefix::Resources(Kind::Node),
             Prefix::Resources(Kind::IPPool),
@@ -174,10 +173,11 @@ impl State {
             Prefix::Resources(Kind::BGPPeer),
             Prefix::Resources(Kind::BGPFilter),
             Prefix::Blocks,
-        ]
-        .into_iter()
-        .chain(of_policy.map(Prefix::Resources))
-        .collect()
+        ];
+        let of_policy = Enforcer::kinds().map(Prefix::Resources);
+        let mut all = own.to_vec();
+        all.extend(of_policy.filter(|prefix| !own.contains(prefix)));
+        all
     }
 
     /// Takes in one change.

@@ -1,6 +1,4 @@
-//! The store's word, from wherever it is to the tasks that act on it.
-
-use std::sync::Arc;
+//! The store's word, from wherever it is to the task that owns the state.
 
 use margay_store::Store;
 use margay_store::follow::{Event, Follower, Options};
@@ -9,12 +7,12 @@ use tracing::{error, info, warn};
 
 use crate::state::State;
 
-/// Follows what matters and hands it on to each listener in turn, until one has gone. Each change of `accept` is the
+/// Follows what matters and hands it on, until nobody listens. Each change of `accept` is the
 /// operator's word that the store is right as it is.
 pub async fn follow<S: Store + 'static>(
     store: S,
     seed: u64,
-    told: [mpsc::Sender<Arc<Event>>; 2],
+    told: mpsc::Sender<Event>,
     mut accept: watch::Receiver<u64>,
 ) {
     let options = Options {
@@ -26,15 +24,11 @@ pub async fn follow<S: Store + 'static>(
         tokio::select! {
             event = follower.next() => {
                 say(&event);
-                let event = Arc::new(event);
-                for listener in &told {
-                    if listener.send(Arc::clone(&event)).await.is_err() {
-                        return;
-                    }
+                if told.send(event).await.is_err() {
+                    return;
                 }
             }
-            () = told[0].closed() => return,
-            () = told[1].closed() => return,
+            () = told.closed() => return,
             changed = accept.changed() => {
                 if changed.is_err() {
                     return;

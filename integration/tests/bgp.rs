@@ -136,23 +136,29 @@ fn pods_reach_pods_across_racks_with_an_as_per_rack() {
     let racks = Racks::start(4, |node| 65101 + u32::try_from(node.subnet()).unwrap());
     racks.all_reach_all();
     // Node 2 is in the other rack: its block comes from both routers, as one route.
-    let route = racks.route(1, 2);
-    for router in Routers::addresses(0) {
-        assert!(route.contains(&format!("nexthop via {router}")), "{route}");
-    }
+    eventually(
+        "both routers' ways to node 2",
+        Duration::from_secs(30),
+        || {
+            let route = racks.route(1, 2);
+            let mut routers = Routers::addresses(0).into_iter();
+            routers.all(|router| route.contains(&format!("nexthop via {router}")))
+        },
+    );
     // Node 3 is in the same rack, and no router is between.
     let route = racks.route(1, 3);
     let near = format!("via {} dev eth0", racks.lab.node(3).ipv4());
     assert!(route.contains(&near), "{route}");
     // People see it.
-    let status = told(&racks.agents[0], &["node", "status"]);
     for word in [
         "node specific",
         "Established",
         "172.31.0.253",
         "announced by Node_172_31_0_25",
     ] {
-        assert!(status.contains(word), "{word}: {status}");
+        eventually(word, Duration::from_secs(30), || {
+            told(&racks.agents[0], &["node", "status"]).contains(word)
+        });
     }
     let received = told(
         &racks.agents[0],

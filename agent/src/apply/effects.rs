@@ -128,6 +128,30 @@ impl Engine {
         undone
     }
 
+    pub(super) fn write_status_files(
+        &mut self,
+        picture: &Picture,
+        missing: &BTreeSet<RouteKey>,
+    ) -> Option<String> {
+        let files = self.files.as_mut()?;
+        let state = &self.state;
+        let up = picture.endpoints.iter().filter_map(|(key, placed)| {
+            let works = !placed.routes.is_empty()
+                && placed.hindrance.is_none()
+                && self.enforcer.is_in_force(key)
+                && !placed.routes.iter().any(|route| missing.contains(route));
+            works.then(|| state.endpoints().get(key)).flatten()
+        });
+        let failures = files.set(up).err()?;
+        let mut last = None;
+        for (path, failed) in failures {
+            warn!(path = %path.display(), error = %failed, "an endpoint-status file is not as it should be");
+            self.parts.metrics.status_file_failures.inc();
+            last = Some(format!("{}: {failed}", path.display()));
+        }
+        last
+    }
+
     pub(super) fn write_mtu(&mut self, picture: &Picture) -> Option<String> {
         let mtu = picture.mtu?;
         let path = self.parts.config.state_dir.join("mtu");

@@ -32,7 +32,7 @@ use self::lookup::{Lookup, LookupKey};
 use self::rule::{Allow, Compiled, Context};
 use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
-use crate::{Chain, Changes, Element, Key, ObservedTable, Table, interface_bytes};
+use crate::{Chain, Changes, Element, Table};
 
 /// Holds our table as policy and the node ask for it.
 #[derive(Debug)]
@@ -107,37 +107,26 @@ impl Compiler {
         self.table.take_changes()
     }
 
-    /// Takes in other settings; whether they differ. Then the table is made anew: what leads to it is
-    /// [`plan()`](crate::plan()), not its changes.
-    pub fn set_settings(&mut self, settings: Settings) -> bool {
-        if self.settings == settings {
-            return false;
-        }
-        let desired = std::mem::take(&mut self.desired);
-        let node = std::mem::take(&mut self.node);
-        *self = Self::new(settings);
-        self.set_node(node);
-        self.update(desired.into_delta());
-        true
+    /// The same policy on the same node by other settings. The table is made anew: what has changed in
+    /// it is known by comparison only.
+    #[must_use]
+    pub fn with_settings(self, settings: Settings) -> Self {
+        let mut compiler = Self::new(settings);
+        compiler.update(self.desired.into());
+        compiler.set_node(self.node);
+        compiler
     }
 
-    /// The settings.
+    /// By which settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What is in force when the table is: the endpoints and what they need.
+    /// What is to be in force.
     #[must_use]
     pub fn desired(&self) -> &Desired {
         &self.desired
-    }
-
-    /// Whether the table lets a workload's interface pass as policy says.
-    #[must_use]
-    pub fn knows_interface(&self, interface: &str) -> bool {
-        let from = &self.table.sets()[endpoint::FROM];
-        from.elements.contains_key(&interface_key(interface))
     }
 
     /// Takes in what the node now is.
@@ -449,17 +438,6 @@ impl Compiler {
         let chain = Chain::regular(compiled.rules).commented(&label);
         self.table.put_chain(name, chain);
     }
-}
-
-/// Whether a table in the kernel lets a workload's interface pass as policy says.
-#[must_use]
-pub fn is_enforced(observed: &ObservedTable, interface: &str) -> bool {
-    let from = observed.sets.get(endpoint::FROM);
-    from.is_some_and(|set| set.elements.contains_key(&interface_key(interface)))
-}
-
-fn interface_key(interface: &str) -> Key {
-    Key::of(interface_bytes(interface))
 }
 
 /// What a change says of sets' members.

@@ -73,6 +73,21 @@ impl Delta {
     }
 }
 
+impl From<Desired> for Delta {
+    /// The difference from the empty state.
+    fn from(desired: Desired) -> Self {
+        let sets = desired.sets.into_iter();
+        Self {
+            sets: sets.map(|(id, set)| (id, SetChange::New(set))).collect(),
+            policies: desired.policies,
+            profiles: desired.profiles,
+            workloads: desired.workloads,
+            hosts: desired.hosts,
+            ..Self::default()
+        }
+    }
+}
+
 impl Desired {
     /// Takes in a difference.
     ///
@@ -105,19 +120,6 @@ impl Desired {
             &delta.removed_workloads,
         );
         replace(&mut self.hosts, delta.hosts, &delta.removed_hosts);
-    }
-
-    /// The difference that leads here from the empty state.
-    pub fn into_delta(self) -> Delta {
-        let sets = self.sets.into_iter();
-        Delta {
-            sets: sets.map(|(id, set)| (id, SetChange::New(set))).collect(),
-            policies: self.policies,
-            profiles: self.profiles,
-            workloads: self.workloads,
-            hosts: self.hosts,
-            ..Delta::default()
-        }
     }
 
     /// The host endpoint that governs an interface which leads to no workload and bears these
