@@ -8,6 +8,7 @@
 
 mod hosts;
 mod moments;
+mod nat;
 mod town;
 
 use std::time::Duration;
