@@ -38,24 +38,71 @@ fn reaches(pod: &Pod, address: &str) {
     );
 }
 
+/// What speaks BGP for the agents of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Margay,
+    Bird,
+}
+
+impl Backend {
+    /// The setting of an agent, with more of them.
+    fn with<'a>(self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let name = match self {
+            Self::Margay => "margay",
+            Self::Bird => "bird",
+        };
+        let own = std::iter::once(("MARGAY_BGP_BACKEND", name));
+        own.chain(more.iter().copied()).collect()
+    }
+
+    /// By whose number a node's learned routes are in the kernel.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Margay => "80",
+            Self::Bird => "bird",
+        }
+    }
+}
+
+/// The same tests for each backend.
+macro_rules! with_each_backend {
+    ($($test:ident),* $(,)?) => {
+        mod by_the_agent_itself { $(#[test] fn $test() { super::$test(super::Backend::Margay); })* }
+        mod by_bird { $(#[test] fn $test() { super::$test(super::Backend::Bird); })* }
+    };
+}
+
+with_each_backend!(
+    pods_reach_pods_across_racks_with_an_as_per_rack,
+    pods_reach_pods_across_racks_with_an_as_per_node,
+    a_router_dies_and_traffic_moves,
+    agents_killed_terminated_and_upgraded_lose_nothing,
+    nodes_of_one_mesh_tell_each_other_and_birds_clients_are_answered,
+);
+
 /// Nodes in two racks, each with sessions to both routers of its rack; a pod on each.
 struct Racks {
     pods: Vec<(Pod, String)>,
     agents: Vec<Agent>,
     routers: Routers,
     store: StoreKind,
+    backend: Backend,
     lab: Lab,
 }
 
 impl Racks {
     /// Each node is of the AS that `as_number` says.
-    fn start(nodes: usize, as_number: impl Fn(Node<'_>) -> u32) -> Self {
+    fn start(backend: Backend, nodes: usize, as_number: impl Fn(Node<'_>) -> u32) -> Self {
         let lab = Lab::racks(nodes);
         let routers = Routers::start(&lab);
         let store = sqlite(&lab);
         let agents: Vec<Agent> = lab
             .nodes()
-            .map(|node| Agent::start(node, &store, &[("AS", &as_number(node).to_string())]))
+            .map(|node| {
+                let as_number = as_number(node).to_string();
+                Agent::start(node, &store, &backend.with(&[("AS", &as_number)]))
+            })
             .collect();
         for node in lab.nodes() {
             let (name, label) = (node.name(), format!("rack=r{}", node.subnet()));
@@ -89,6 +136,7 @@ impl Racks {
             agents,
             routers,
             store,
+            backend,
             lab,
         }
     }
@@ -104,7 +152,8 @@ impl Racks {
     /// A route of a node's kernel to the block of a pod.
     fn route(&self, node: usize, pod: usize) -> String {
         let address = &self.pods[pod - 1].1;
-        let line = format!("ip route show match {address} proto 80");
+        let protocol = self.backend.protocol();
+        let line = format!("ip route show match {address} proto {protocol}");
         self.lab.node(node).run(&line).ok()
     }
 
@@ -131,9 +180,10 @@ fn answered(mut ping: Running) -> u32 {
         .unwrap_or_else(|_| panic!("{log}"))
 }
 
-#[test]
-fn pods_reach_pods_across_racks_with_an_as_per_rack() {
-    let racks = Racks::start(4, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+fn pods_reach_pods_across_racks_with_an_as_per_rack(backend: Backend) {
+    let racks = Racks::start(backend, 4, |node| {
+        65101 + u32::try_from(node.subnet()).unwrap()
+    });
     racks.all_reach_all();
     // Node 2 is in the other rack: its block comes from both routers, as one route.
     let route = racks.route(1, 2);
@@ -141,17 +191,18 @@ fn pods_reach_pods_across_racks_with_an_as_per_rack() {
         assert!(route.contains(&format!("nexthop via {router}")), "{route}");
     }
     // Node 3 is in the same rack, and no router is between.
-    let route = racks.route(1, 3);
+    let address = &racks.pods[2].1;
+    let route = format!("ip route show match {address} proto 80");
+    let route = racks.lab.node(1).run(&route).ok();
     let near = format!("via {} dev eth0", racks.lab.node(3).ipv4());
     assert!(route.contains(&near), "{route}");
     // People see it.
     let status = told(&racks.agents[0], &["node", "status"]);
-    for word in [
-        "node specific",
-        "Established",
-        "172.31.0.253",
-        "announced by Node_172_31_0_25",
-    ] {
+    let announced_by = match backend {
+        Backend::Margay => "announced by Node_172_31_0_25",
+        Backend::Bird => "announced by a BGP peer, kept by BIRD",
+    };
+    for word in ["node specific", "Established", "172.31.0.253", announced_by] {
         assert!(status.contains(word), "{word}: {status}");
     }
     let received = told(
@@ -166,15 +217,17 @@ fn pods_reach_pods_across_racks_with_an_as_per_rack() {
     assert!(advertised.contains("/26"), "{advertised}");
 }
 
-#[test]
-fn pods_reach_pods_across_racks_with_an_as_per_node() {
-    let racks = Racks::start(2, |node| 65200 + u32::try_from(node.number).unwrap());
+fn pods_reach_pods_across_racks_with_an_as_per_node(backend: Backend) {
+    let racks = Racks::start(backend, 2, |node| {
+        65200 + u32::try_from(node.number).unwrap()
+    });
     racks.all_reach_all();
 }
 
-#[test]
-fn a_router_dies_and_traffic_moves() {
-    let mut racks = Racks::start(2, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+fn a_router_dies_and_traffic_moves(backend: Backend) {
+    let mut racks = Racks::start(backend, 2, |node| {
+        65101 + u32::try_from(node.subnet()).unwrap()
+    });
     racks.all_reach_all();
     let both = |racks: &Racks| racks.route(1, 2).matches("nexthop").count();
     eventually("both routers are used", Duration::from_secs(20), || {
@@ -195,9 +248,10 @@ fn a_router_dies_and_traffic_moves() {
     assert_eq!(answered(ping), 200);
 }
 
-#[test]
-fn agents_killed_terminated_and_upgraded_lose_nothing() {
-    let mut racks = Racks::start(2, |node| 65101 + u32::try_from(node.subnet()).unwrap());
+fn agents_killed_terminated_and_upgraded_lose_nothing(backend: Backend) {
+    let mut racks = Racks::start(backend, 2, |node| {
+        65101 + u32::try_from(node.subnet()).unwrap()
+    });
     racks.all_reach_all();
     eventually("both routers are used", Duration::from_secs(20), || {
         racks.route(1, 2).matches("nexthop").count() == 2
@@ -213,7 +267,7 @@ fn agents_killed_terminated_and_upgraded_lose_nothing() {
             }
             std::thread::sleep(Duration::from_secs(1));
             let node = racks.lab.node(number);
-            racks.agents[number - 1] = Agent::start(node, &racks.store, &[]);
+            racks.agents[number - 1] = Agent::start(node, &racks.store, &backend.with(&[]));
             let agent = &racks.agents[number - 1];
             eventually("the sessions are back", Duration::from_secs(30), || {
                 told(agent, &["bgp", "peers"])
@@ -226,13 +280,12 @@ fn agents_killed_terminated_and_upgraded_lose_nothing() {
     assert_eq!(answered(ping), 1500);
 }
 
-#[test]
-fn nodes_of_one_mesh_tell_each_other_and_birds_clients_are_answered() {
+fn nodes_of_one_mesh_tell_each_other_and_birds_clients_are_answered(backend: Backend) {
     let lab = Lab::new(2);
     let store = sqlite(&lab);
     let agents: Vec<Agent> = lab
         .nodes()
-        .map(|node| Agent::start(node, &store, &[]))
+        .map(|node| Agent::start(node, &store, &backend.with(&[])))
         .collect();
     let pods: Vec<(Pod, String)> = lab
         .nodes()

@@ -143,6 +143,17 @@ pub const SETTINGS: &[Setting] = &[
         "/etc/margay/bgp-secrets",
         "Where passwords of BGP sessions are, as files <secret>/<key>",
     ),
+    both(
+        "MARGAY_BGP_BACKEND",
+        "bgp-backend",
+        "margay",
+        "Which program speaks BGP: margay, the agent itself; or bird",
+    ),
+    env(
+        "MARGAY_BIRD",
+        "bird",
+        "The program of BIRD 2, by name or path, where it speaks BGP",
+    ),
     env(
         "MARGAY_BIRD_SOCKETS",
         "the run directory",
