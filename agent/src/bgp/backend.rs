@@ -3,7 +3,9 @@
 mod bird;
 mod control;
 mod daemon;
+mod gobgp;
 mod own;
+mod sessions;
 
 use std::path::PathBuf;
 
@@ -28,15 +30,24 @@ pub enum Backend {
         /// Where its configuration and its socket are.
         directory: PathBuf,
     },
+    /// GoBGP.
+    Gobgp {
+        /// The program.
+        program: PathBuf,
+        /// Where its socket is.
+        directory: PathBuf,
+    },
 }
 
 /// A speaker that runs.
 #[derive(Debug)]
 pub enum Speaker {
     /// The agent's own.
-    Own(own::Own),
+    Own(Box<own::Own>),
     /// BIRD.
     Bird(Box<bird::Bird>),
+    /// GoBGP.
+    Gobgp(Box<gobgp::Gobgp>),
 }
 
 /// What a speaker tells.
@@ -61,7 +72,7 @@ impl Backend {
     /// the agent does.
     pub fn kernel_protocol(&self) -> Option<u8> {
         match self {
-            Self::Margay => None,
+            Self::Margay | Self::Gobgp { .. } => None,
             Self::Bird { .. } => Some(margay_bird::KERNEL_PROTOCOL),
         }
     }
@@ -72,10 +83,14 @@ impl Backend {
     /// Why it does not start.
     pub async fn start(&self, order: &Order) -> Result<Speaker, String> {
         match self {
-            Self::Margay => own::Own::start(order).map(Speaker::Own),
+            Self::Margay => own::Own::start(order).map(|own| Speaker::Own(Box::new(own))),
             Self::Bird { program, directory } => {
                 let bird = bird::Bird::start(program, directory, order).await?;
                 Ok(Speaker::Bird(Box::new(bird)))
+            }
+            Self::Gobgp { program, directory } => {
+                let gobgp = gobgp::Gobgp::start(program, directory, order).await?;
+                Ok(Speaker::Gobgp(Box::new(gobgp)))
             }
         }
     }
@@ -84,6 +99,9 @@ impl Backend {
     pub async fn retire_others(&self, directory: &std::path::Path) {
         if !matches!(self, Self::Bird { .. }) {
             bird::retire(directory).await;
+        }
+        if !matches!(self, Self::Gobgp { .. }) {
+            gobgp::retire(directory).await;
         }
     }
 }
@@ -94,6 +112,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.obey(order).await,
             Self::Bird(bird) => bird.obey(order).await,
+            Self::Gobgp(gobgp) => gobgp.obey(order).await,
         }
     }
 
@@ -103,6 +122,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.next().await,
             Self::Bird(bird) => bird.next().await,
+            Self::Gobgp(gobgp) => gobgp.next().await,
         }
     }
 
@@ -118,6 +138,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.listening(),
             Self::Bird(bird) => bird.listening(),
+            Self::Gobgp(gobgp) => gobgp.listening(),
         }
     }
 
@@ -126,6 +147,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.problems(),
             Self::Bird(bird) => bird.problems(),
+            Self::Gobgp(gobgp) => gobgp.problems(),
         }
     }
 
@@ -134,6 +156,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.peers().await,
             Self::Bird(bird) => bird.peers(),
+            Self::Gobgp(gobgp) => gobgp.peers(),
         }
     }
 
@@ -145,6 +168,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.table().await,
             Self::Bird(bird) => bird.table().await,
+            Self::Gobgp(gobgp) => gobgp.table().await,
         }
     }
 
@@ -156,6 +180,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.received(peer).await,
             Self::Bird(bird) => bird.received(peer).await,
+            Self::Gobgp(gobgp) => gobgp.received(peer).await,
         }
     }
 
@@ -167,6 +192,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.advertised(peer).await,
             Self::Bird(bird) => bird.advertised(peer).await,
+            Self::Gobgp(gobgp) => gobgp.advertised(peer).await,
         }
     }
 
@@ -175,6 +201,7 @@ impl Speaker {
         match self {
             Self::Own(own) => own.stop(how).await,
             Self::Bird(bird) => bird.stop(&how).await,
+            Self::Gobgp(gobgp) => gobgp.stop(&how).await,
         }
     }
 }

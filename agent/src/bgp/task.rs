@@ -139,7 +139,7 @@ impl Task {
             if let Some(mut running) = running {
                 info!("there are no BGP peers any more; BGP stops");
                 let farewell = Stop::Withdraw("no peer is configured any more".to_owned());
-                let _ = timeout(FAREWELL, running.speaker.stop(farewell)).await;
+                let _ = timeout(WITHDRAWAL, running.speaker.stop(farewell)).await;
                 self.void().await;
             }
             self.show(None).await;
@@ -307,6 +307,8 @@ fn tell(event: &Event) {
 
 /// Between two looks at the peers.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the speaker may take to withdraw everything and stop.
+const WITHDRAWAL: Duration = Duration::from_secs(20);
 /// How long the speaker may take to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 

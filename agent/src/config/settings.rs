@@ -147,12 +147,17 @@ pub const SETTINGS: &[Setting] = &[
         "MARGAY_BGP_BACKEND",
         "bgp-backend",
         "margay",
-        "Which program speaks BGP: margay, the agent itself; or bird",
+        "Which program speaks BGP: margay, the agent itself; bird; or gobgp",
     ),
     env(
         "MARGAY_BIRD",
         "bird",
         "The program of BIRD 2, by name or path, where it speaks BGP",
+    ),
+    env(
+        "MARGAY_GOBGPD",
+        "gobgpd",
+        "The program of GoBGP 3, by name or path, where it speaks BGP",
     ),
     env(
         "MARGAY_BIRD_SOCKETS",

@@ -94,7 +94,11 @@ impl Source<'_> {
                     program: program("MARGAY_BIRD", "bird"),
                     directory,
                 }),
-                _ => Err("give margay or bird".to_owned()),
+                "gobgp" => Ok(Backend::Gobgp {
+                    program: program("MARGAY_GOBGPD", "gobgpd"),
+                    directory,
+                }),
+                _ => Err("give margay, bird or gobgp".to_owned()),
             }
         })?;
         Ok(backend.unwrap_or(Backend::Margay))

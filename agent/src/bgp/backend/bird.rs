@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use margay_bgp::{PeerConfig, PeerStatus, SpeakerConfig, State, Stop};
+use margay_bgp::{PeerConfig, PeerStatus, SpeakerConfig, Stop};
 use margay_bgp_io::Peers;
 use margay_bird::{Daemon, Entry, Reply, configuration, protocols, routes, view};
 use margay_model::Family;
@@ -17,10 +17,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use super::control::Control;
-use super::{Routes, Told, daemon, no_peer};
+use super::{Routes, Told, daemon, no_peer, sessions};
 use crate::bgp::order::Order;
 use crate::bgp::view::RouteView;
-use crate::identity;
 
 /// BIRD, and what it was told last.
 #[derive(Debug)]
@@ -159,7 +158,8 @@ impl Bird {
 
     fn write(&self, text: &str) -> Result<(), String> {
         let path = self.directory.join(FILE);
-        write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+        daemon::write(&path, text.as_bytes())
+            .map_err(|error| format!("{}: {error}", path.display()))
     }
 
     fn spawn(&mut self) -> Result<(), String> {
@@ -242,11 +242,7 @@ impl Bird {
             }
             let complete = !self.restarting
                 || self.since.elapsed() > DEFERRAL
-                || (self.peers.len() == self.speaker.peers.len()
-                    && self
-                        .peers
-                        .iter()
-                        .all(|peer| peer.state == State::Established));
+                || sessions::complete(&self.peers, self.speaker.peers.len());
             if !self.converged && complete {
                 self.converged = true;
                 return Some(Told {
@@ -261,27 +257,13 @@ impl Bird {
         self.problems.iter().any(|problem| problem.object == "BIRD")
     }
 
-    /// Takes in the peers as they are now, and tells what is different.
+    /// Takes in the peers as they are now, and tells what is different. BIRD does not count.
     fn take(&mut self, mut peers: Vec<PeerStatus>) {
+        for name in sessions::tell(&self.peers, &peers) {
+            *self.flaps.entry(name).or_default() += 1;
+        }
         for peer in &mut peers {
-            let before = self.peers.iter().find(|other| other.name == peer.name);
-            let was_up = before.is_some_and(|before| before.state == State::Established);
-            let flaps = self.flaps.entry(peer.name.to_string()).or_default();
-            match (was_up, peer.state == State::Established) {
-                (false, true) => {
-                    info!(peer = %peer.name, address = %peer.address, "BGP session up")
-                }
-                (true, false) => {
-                    *flaps += 1;
-                    let reason = peer
-                        .last_error
-                        .as_deref()
-                        .unwrap_or("BIRD does not say why");
-                    warn!(peer = %peer.name, address = %peer.address, "BGP session down: {reason}");
-                }
-                _ => {}
-            }
-            peer.counters.flaps = *flaps;
+            peer.counters.flaps = self.flaps.get(&*peer.name).copied().unwrap_or_default();
         }
         self.peers = peers;
     }
@@ -296,11 +278,7 @@ impl Bird {
     }
 
     pub(super) fn peers(&self) -> Option<Peers> {
-        let now = identity::now();
-        Some(Peers {
-            now: Duration::new(now.seconds, now.nanos),
-            peers: self.peers.clone(),
-        })
+        Some(sessions::shown(&self.peers))
     }
 
     pub(super) async fn table(&mut self) -> Routes {
@@ -366,6 +344,10 @@ impl Bird {
             info!("BIRD goes on without the agent");
             return;
         }
+        // Without peers there is nothing to wait for.
+        self.speaker.peers.clear();
+        self.order.announced.clear();
+        self.configure().await;
         retire(&self.directory).await;
         if let Some(child) = self.child.as_mut() {
             let _ = child.wait().await;
@@ -381,29 +363,21 @@ pub(super) async fn retire(directory: &Path) {
     info!("BIRD ends, and its routes go");
     let path = directory.join(FILE);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
-    if write(&path, &text.replace(PERSIST, "")).is_ok() {
-        let _ = control
-            .ask(&format!("configure \"{}\"", path.display()))
-            .await;
+    if daemon::write(&path, text.replace(PERSIST, "").as_bytes()).is_ok() {
+        let words = format!("configure \"{}\"", path.display());
+        let _ = control.ask(&words).await;
+    }
+    // One that recovers does not know yet which routes in the kernel are its own.
+    let until = Instant::now() + RECOVERY;
+    while Instant::now() < until {
+        match control.ask("show status").await {
+            Ok(status) if status.recovers() => sleep(PAUSE).await,
+            _ => break,
+        }
     }
     if let Err(failed) = control.ask("down").await {
         warn!(error = %failed, "BIRD does not end; end it by hand");
     }
-}
-
-/// Writes a file that nobody else may read, whole or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    let fresh = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    std::fs::rename(&fresh, path)
 }
 
 fn master(family: Family) -> &'static str {
@@ -431,6 +405,8 @@ const NO_ROUTE: u16 = 8001;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long BIRD may take to open its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long BIRD may recover.
+const RECOVERY: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long peers are waited for at a start.
 const DEFERRAL: Duration = Duration::from_secs(10);

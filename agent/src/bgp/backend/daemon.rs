@@ -1,6 +1,8 @@
 //! A routing daemon as a child of the agent that may outlive it.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -39,4 +41,18 @@ pub(super) fn ended(child: &mut Option<Child>) -> Option<String> {
     };
     *child = None;
     Some(ended)
+}
+
+/// Writes a file that nobody else may read, whole or not at all.
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(content)?;
+    std::fs::rename(&fresh, path)
 }
