@@ -64,6 +64,8 @@ pub struct Config {
     pub ip: NodeAddress,
     /// The node's IPv6 address.
     pub ip6: NodeAddress,
+    /// Whether connections are cut that policy no longer allows.
+    pub cut_connections: bool,
     /// The node's AS number, where it differs from the cluster's.
     pub as_number: Option<u32>,
     /// Words to be found in the cluster's `clusterType`.
@@ -275,6 +277,7 @@ impl Config {
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
             datastore_file: source.path("MARGAY_CONFIG")?,
+            cut_connections: source.boolean("MARGAY_CUT_CONNECTIONS")?.unwrap_or(false),
             install_cni: source.boolean("MARGAY_INSTALL_CNI")?.unwrap_or(false),
             ip: source.node_address("IP", "IP_AUTODETECTION_METHOD", Family::V4)?,
             ip6: source.node_address("IP6", "IP6_AUTODETECTION_METHOD", Family::V6)?,

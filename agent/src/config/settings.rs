@@ -177,6 +177,12 @@ pub const SETTINGS: &[Setting] = &[
         "Whether plugins and CNI configuration are put in place when the agent is ready, and kept there",
     ),
     both(
+        "MARGAY_CUT_CONNECTIONS",
+        "cut-connections",
+        "false",
+        "Whether connections are cut that a change of policy no longer allows",
+    ),
+    both(
         "IP",
         "ip",
         "autodetect",
