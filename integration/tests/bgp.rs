@@ -84,6 +84,7 @@ with_each_backend!(
     nodes_of_one_mesh_tell_each_other_and_birds_clients_are_answered,
     filters_change_what_is_taken_and_told_without_a_new_session,
     a_reflector_passes_on_what_its_clients_tell,
+    a_mesh_of_both_families_keeps_a_password,
 );
 
 /// Nodes in two racks, each with sessions to both routers of its rack; a pod on each.
@@ -356,7 +357,7 @@ fn filters_change_what_is_taken_and_told_without_a_new_session(backend: Backend)
         importV4:\n  - {action: Reject, matchOperator: In, cidr: 192.168.0.0/16, source: RemotePeers}\n  \
         exportV4:\n  - action: Accept\n    matchOperator: In\n    cidr: 192.168.0.0/16\n    \
         prefixLength: {min: 24, max: 26}\n    operations:\n    - addCommunity: {value: '65101:7'}\n    \
-        - addCommunity: {value: '65101:1:2'}\n    - prependASPath: {prefix: [65101, 65109]}\n";
+        - addCommunity: {value: '65101:1:2'}\n    - prependASPath: {prefix: [65101, 65101]}\n";
     let document = format!("{filter}{}", peers("ours"));
     ctl(&racks.lab, &racks.store, &["apply", "-f", "-"], &document);
     eventually("nothing is taken", Duration::from_secs(30), || {
@@ -372,7 +373,7 @@ fn filters_change_what_is_taken_and_told_without_a_new_session(backend: Backend)
     let shown = || router.birdc(&format!("show route for {far} all"));
     eventually("the router is told more", Duration::from_secs(30), || {
         let shown = shown();
-        ["65101 65101 65109", "(65101,7)", "(65101, 1, 2)"]
+        ["65101 65101 65101", "(65101,7)", "(65101, 1, 2)"]
             .iter()
             .all(|part| shown.contains(part))
     });
@@ -429,6 +430,98 @@ fn a_reflector_passes_on_what_its_clients_tell(backend: Backend) {
         peers.matches("Established").count() == 1
     });
     assert!(pods[1].0.pings(&pods[2].1, 3));
+}
+
+fn a_mesh_of_both_families_keeps_a_password(backend: Backend) {
+    let lab = Lab::new(2);
+    let store = sqlite(&lab);
+    let secrets = lab.dir().join("secrets");
+    std::fs::create_dir_all(secrets.join("bgp")).unwrap();
+    std::fs::write(secrets.join("bgp/mesh"), "secret of the mesh\n").unwrap();
+    let settings = [
+        ("IP6", "autodetect"),
+        ("CALICO_IPV6POOL_CIDR", "fd00:10::/64"),
+        ("MARGAY_BGP_SECRETS_DIR", secrets.to_str().unwrap()),
+    ];
+    let agents: Vec<Agent> = lab
+        .nodes()
+        .map(|node| Agent::start(node, &store, &backend.with(&settings)))
+        .collect();
+    let document = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+        spec: {nodeMeshPassword: {secretKeyRef: {name: bgp, key: mesh}}}\n";
+    ctl(&lab, &store, &["apply", "-f", "-"], document);
+    let pods: Vec<(Pod, Vec<String>)> = lab
+        .nodes()
+        .map(|node| {
+            let pod = lab.pod();
+            let added = Plugin::new(node, &store).add(&format!("c{}", node.number), &pod);
+            (pod, addresses(&added))
+        })
+        .collect();
+    for far in [lab.node(2).ipv4(), lab.node(2).ipv6()] {
+        let what = format!("the block comes from {far}");
+        let length = if far.is_ipv4() { "/26" } else { "/122" };
+        eventually(&what, Duration::from_secs(60), || {
+            let far = far.to_string();
+            let received = told(&agents[0], &["bgp", "routes", "--received", &far]);
+            let mut lines = received.lines();
+            lines.any(|line| line.contains(length) && !line.contains("rejected"))
+        });
+    }
+    for address in &pods[1].1 {
+        reaches(&pods[0].0, address);
+    }
+    // Who does not know the password has no session any more.
+    let mut agents = agents;
+    agents[1].process.stop();
+    let other = lab.dir().join("other");
+    std::fs::create_dir_all(other.join("bgp")).unwrap();
+    std::fs::write(other.join("bgp/mesh"), "another").unwrap();
+    let mut settings = settings;
+    settings[2].1 = other.to_str().unwrap();
+    agents[1] = Agent::start(lab.node(2), &store, &backend.with(&settings));
+    eventually("no session is left", Duration::from_secs(150), || {
+        let peers = told(&agents[1], &["bgp", "peers"]);
+        peers.contains("fd31::") && !peers.contains("Established")
+    });
+}
+
+#[test]
+fn a_node_changes_from_one_backend_to_the_next() {
+    let mut racks = Racks::start(Backend::Margay, 2, |node| {
+        65101 + u32::try_from(node.subnet()).unwrap()
+    });
+    racks.all_reach_all();
+    for backend in [
+        Backend::Bird,
+        Backend::Gobgp,
+        Backend::Margay,
+        Backend::Gobgp,
+        Backend::Bird,
+        Backend::Margay,
+    ] {
+        racks.agents[0].process.stop();
+        let node = racks.lab.node(1);
+        racks.agents[0] = Agent::start(node, &racks.store, &backend.with(&[]));
+        racks.backend = backend;
+        eventually("both routers are used", Duration::from_secs(90), || {
+            racks.route(1, 2).matches("nexthop").count() == 2
+        });
+        racks.all_reach_all();
+        let other = match backend {
+            Backend::Bird => "80",
+            Backend::Margay | Backend::Gobgp => "bird",
+        };
+        let address = racks.pods[1].1.clone();
+        eventually(
+            "the other's routes are gone",
+            Duration::from_secs(30),
+            || {
+                let line = format!("ip route show match {address} proto {other}");
+                racks.lab.node(1).run(&line).ok().trim().is_empty()
+            },
+        );
+    }
 }
 
 #[test]

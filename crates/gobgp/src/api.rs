@@ -168,8 +168,6 @@ messages! {
         [int32, tag = "13"] session_state: i32,
         /// 0 up, 1 down, 2 too many prefixes.
         [int32, tag = "15"] admin_state: i32,
-        /// How often the session went down.
-        [uint32, tag = "17"] flops: u32,
         /// Its BGP identifier.
         [string, tag = "20"] router_id: String,
     }

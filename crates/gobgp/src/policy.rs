@@ -17,6 +17,7 @@ use margay_bgp::{
     Condition, LocalRoute, NextHopMode, Operation, PeerConfig, Policy, RemoteAs, Rule,
     SpeakerConfig, Verdict,
 };
+use margay_model::scalar::AsNumber;
 use margay_model::{Cidr, Family};
 
 use crate::api::{self, Actions, CommunityAction, Conditions, MatchSet, Statement};
@@ -122,6 +123,7 @@ struct Group<'a> {
     policy: Option<&'a Arc<Policy>>,
     direction: Direction,
     external: bool,
+    own_as: AsNumber,
     next_hop: NextHopMode,
 }
 
@@ -139,6 +141,7 @@ impl<'a> Group<'a> {
                 RemoteAs::External => true,
                 RemoteAs::Any | RemoteAs::Internal => false,
             },
+            own_as: own,
             next_hop: peer.next_hop,
         }
     }
@@ -346,7 +349,10 @@ impl Writer<'_, '_> {
             }
             Condition::AsPathPrefix(numbers) if numbers.is_empty() => Truth::Known(true),
             Condition::AsPathPrefix(numbers) => {
-                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                // A route on its way out has our own AS before all others by then.
+                let own = self.puts_own_as().then_some(self.group.own_as);
+                let numbers: Vec<String> =
+                    own.iter().chain(numbers).map(ToString::to_string).collect();
                 let as_path_set = Some(self.sets.path(&format!("^{}( |$)", numbers.join(" "))));
                 self.mark(Conditions {
                     as_path_set,
@@ -460,6 +466,11 @@ impl Writer<'_, '_> {
         Truth::Marked(number)
     }
 
+    /// Whether the session puts our AS before the path, which GoBGP does before it asks the policy.
+    fn puts_own_as(&self) -> bool {
+        self.group.external && self.group.direction == Direction::Export
+    }
+
     fn changes(&self, operation: &Operation) -> Result<Vec<Actions>, String> {
         let community = |kind, text: String| Actions {
             community: Some(CommunityAction {
@@ -485,6 +496,15 @@ impl Writer<'_, '_> {
                     "a policy clears all communities, which GoBGP cannot beside its other conditions"
                         .to_owned(),
                 );
+            }
+            Operation::PrependAs(numbers)
+                if self.puts_own_as() && numbers.iter().any(|asn| *asn != self.group.own_as) =>
+            {
+                return Err(format!(
+                    "a policy puts AS numbers before the path that are not ours, and GoBGP would put \
+                     them before our own; prepend {} alone",
+                    self.group.own_as
+                ));
             }
             Operation::PrependAs(numbers) => {
                 let last_first = numbers.iter().rev();

@@ -43,7 +43,7 @@ pub fn peer(speaker: &SpeakerConfig, told: &api::Peer, now: Duration) -> Option<
             accepted: count(numbers.accepted),
             rejected: count(numbers.received.saturating_sub(numbers.accepted)),
             best: 0,
-            advertised: count(numbers.advertised),
+            advertised: if is_up { count(numbers.advertised) } else { 0 },
         };
     }
     let restarts = told.graceful_restart.as_ref();
@@ -91,7 +91,6 @@ pub fn peer(speaker: &SpeakerConfig, told: &api::Peer, now: Duration) -> Option<
         counters: PeerCounters {
             received: sums(messages.and_then(|messages| messages.received.as_ref())),
             sent: sums(messages.and_then(|messages| messages.sent.as_ref())),
-            flaps: u64::from(state.flops),
             ..PeerCounters::default()
         },
     })

@@ -1,7 +1,6 @@
 //! BIRD 2 as the speaker: a child with its own configuration and socket, which goes on while the agent is
 //! away and is taken over by the next one.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use super::control::Control;
-use super::{Routes, Told, daemon, no_peer, sessions};
+use super::sessions::{self, Flaps};
+use super::{Routes, Told, daemon, no_peer};
 use crate::bgp::order::Order;
 use crate::bgp::view::RouteView;
 
@@ -35,8 +35,7 @@ pub struct Bird {
     taken: String,
     problems: Vec<Problem>,
     peers: Vec<PeerStatus>,
-    /// How often each session went down.
-    flaps: BTreeMap<String, u64>,
+    flaps: Flaps,
     since: Instant,
     converged: bool,
     /// Whether the kernel may have routes of an earlier run.
@@ -70,7 +69,7 @@ impl Bird {
             taken: String::new(),
             problems: Vec::new(),
             peers: Vec::new(),
-            flaps: BTreeMap::new(),
+            flaps: Flaps::default(),
             since: Instant::now(),
             converged: false,
             restarting: order.restarting,
@@ -259,12 +258,7 @@ impl Bird {
 
     /// Takes in the peers as they are now, and tells what is different. BIRD does not count.
     fn take(&mut self, mut peers: Vec<PeerStatus>) {
-        for name in sessions::tell(&self.peers, &peers) {
-            *self.flaps.entry(name).or_default() += 1;
-        }
-        for peer in &mut peers {
-            peer.counters.flaps = self.flaps.get(&*peer.name).copied().unwrap_or_default();
-        }
+        self.flaps.note(&self.peers, &mut peers);
         self.peers = peers;
     }
 

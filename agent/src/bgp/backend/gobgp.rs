@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use margay_bgp::{LocalRoute, PeerStatus, SpeakerConfig, Stop};
+use margay_bgp::{LocalRoute, PeerStatus, SpeakerConfig, State, Stop};
 use margay_bgp_io::Peers;
 use margay_gobgp::{Policies, api, own_path, peer, policies, prefix, view};
 use margay_model::{Cidr, Family};
@@ -18,7 +18,8 @@ use tokio::process::Child;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-use super::{Routes, Told, daemon, no_peer, sessions};
+use super::sessions::{self, Flaps};
+use super::{Routes, Told, daemon, no_peer};
 use crate::bgp::order::Order;
 use crate::bgp::view::RouteView;
 use crate::calculate::Way;
@@ -48,6 +49,7 @@ pub struct Gobgp {
     /// Why the last order was not carried out.
     failed: Option<String>,
     peers: Vec<PeerStatus>,
+    flaps: Flaps,
     since: Instant,
     converged: bool,
     restarting: bool,
@@ -88,6 +90,7 @@ impl Gobgp {
             problems: Vec::new(),
             failed: None,
             peers: Vec::new(),
+            flaps: Flaps::default(),
             since: Instant::now(),
             converged: false,
             restarting: order.restarting,
@@ -317,10 +320,6 @@ impl Gobgp {
     /// Hears of changes, and looks at GoBGP from time to time; starts it anew where it has ended.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
-            if self.events.is_none() {
-                self.events = self.client.events().await.ok();
-                self.all = Instant::now();
-            }
             let tick = tokio::select! {
                 event = hear(&mut self.events) => {
                     match event {
@@ -329,7 +328,13 @@ impl Gobgp {
                     }
                     false
                 }
-                _ = self.look.tick() => true,
+                _ = self.look.tick() => {
+                    if self.events.is_none() {
+                        self.events = Some(self.client.events());
+                        self.all = Instant::now();
+                    }
+                    true
+                }
             };
             let mut told = Told::default();
             if tick && !self.look().await {
@@ -358,7 +363,7 @@ impl Gobgp {
             Ok(peers) => {
                 let now = sessions::now();
                 let peers = peers.iter();
-                let peers: Vec<PeerStatus> = peers
+                let mut peers: Vec<PeerStatus> = peers
                     .filter_map(|told| view::peer(&self.speaker, told, now))
                     .map(|mut peer| {
                         // GoBGP knows no moment of a session that never was.
@@ -371,7 +376,13 @@ impl Gobgp {
                         peer
                     })
                     .collect();
-                let _ = sessions::tell(&self.peers, &peers);
+                self.flaps.note(&self.peers, &mut peers);
+                for peer in &mut peers {
+                    if peer.state != State::Established && peer.counters.flaps > 0 {
+                        let reason = || "the session ended, and GoBGP does not say why".to_owned();
+                        peer.last_error.get_or_insert_with(reason);
+                    }
+                }
                 self.peers = peers;
                 if self.failed.is_some() {
                     self.tell().await;

@@ -1,5 +1,6 @@
 //! What is different between two looks at the sessions of a program that does not tell by itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use margay_bgp::{PeerStatus, State};
@@ -8,8 +9,26 @@ use tracing::{info, warn};
 
 use crate::identity;
 
+/// How often each session went down, for programs that do not count or do not tell.
+#[derive(Debug, Default)]
+pub(super) struct Flaps {
+    by_peer: BTreeMap<String, u64>,
+}
+
+impl Flaps {
+    /// Logs which sessions came up or went down, and counts the latter.
+    pub(super) fn note(&mut self, before: &[PeerStatus], after: &mut [PeerStatus]) {
+        for name in tell(before, after) {
+            *self.by_peer.entry(name).or_default() += 1;
+        }
+        for peer in after {
+            peer.counters.flaps = self.by_peer.get(&*peer.name).copied().unwrap_or_default();
+        }
+    }
+}
+
 /// Logs which sessions came up or went down; the names of the latter.
-pub(super) fn tell(before: &[PeerStatus], after: &[PeerStatus]) -> Vec<String> {
+fn tell(before: &[PeerStatus], after: &[PeerStatus]) -> Vec<String> {
     let mut down = Vec::new();
     for peer in after {
         let earlier = before.iter().find(|other| other.name == peer.name);

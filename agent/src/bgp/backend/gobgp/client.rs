@@ -6,6 +6,7 @@ use std::time::Duration;
 use margay_gobgp::{Policies, api};
 use margay_model::{Cidr, Family};
 use prost::Message;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -22,7 +23,7 @@ pub(super) struct Client {
 /// What changes in the table.
 #[derive(Debug)]
 pub(super) struct Events {
-    stream: Streaming<api::WatchEventResponse>,
+    events: mpsc::Receiver<api::TableEvent>,
 }
 
 impl Client {
@@ -163,7 +164,20 @@ impl Client {
     }
 
     /// Everything that changes in the table from now on.
-    pub(super) async fn events(&self) -> Result<Events, String> {
+    pub(super) fn events(&self) -> Events {
+        let (tell, events) = mpsc::channel(EVENTS);
+        let client = self.clone();
+        // GoBGP answers with its first event, which may be long in coming.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = client.watch(&tell) => {}
+                () = tell.closed() => {}
+            }
+        });
+        Events { events }
+    }
+
+    async fn watch(&self, tell: &mpsc::Sender<api::TableEvent>) {
         let request = api::WatchEventRequest {
             table: Some(api::WatchTable {
                 filters: vec![api::WatchFilter {
@@ -172,11 +186,17 @@ impl Client {
                 }],
             }),
         };
-        let stream = self.stream("WatchEvent", request);
-        let stream = timeout(PATIENCE, stream).await.map_err(|_| slow())?;
-        Ok(Events {
-            stream: stream.map_err(|status| words(&status))?,
-        })
+        let stream = self.stream("WatchEvent", request).await;
+        let Ok(mut stream): Result<Streaming<api::WatchEventResponse>, Status> = stream else {
+            return;
+        };
+        while let Ok(Some(event)) = stream.message().await {
+            if let Some(table) = event.table
+                && tell.send(table).await.is_err()
+            {
+                return;
+            }
+        }
     }
 
     async fn order<Q>(&self, method: &str, request: Q) -> Result<(), String>
@@ -242,12 +262,7 @@ impl Client {
 impl Events {
     /// The next; `None` when there are no more.
     pub(super) async fn next(&mut self) -> Option<api::TableEvent> {
-        loop {
-            let event = self.stream.message().await.ok()??;
-            if event.table.is_some() {
-                return event.table;
-            }
-        }
+        self.events.recv().await
     }
 }
 
@@ -274,5 +289,7 @@ fn slow() -> String {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest message that is read, in octets.
 const MESSAGE_MAX: usize = 64 << 20;
+/// Events that wait to be heard.
+const EVENTS: usize = 256;
 const REJECT: i32 = 2;
 const BOTH: i32 = 2;
