@@ -16,6 +16,7 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::bgp::backend::Backend;
 use crate::enforce::settings::{self as policy_settings, PolicyTunables};
 use crate::gone::DECLARED;
 use crate::install;
@@ -43,6 +44,10 @@ pub struct Config {
     pub node_grace: Option<Duration>,
     /// Below it, passwords of BGP sessions: `<secret>/<key>`.
     pub bgp_secrets: PathBuf,
+    /// Which program speaks BGP.
+    pub bgp_backend: Backend,
+    /// Where programs that speak BGP have their files.
+    pub bgp_dir: PathBuf,
     /// Below it, the sockets on which BIRD's clients are answered; `None` answers none.
     pub bird_dir: Option<PathBuf>,
     /// The agent's socket.
@@ -223,6 +228,7 @@ impl Config {
             Some(dir) => dir.join("agent.sock"),
             None => PathBuf::from(SOCKET),
         };
+        let bgp_dir = socket.with_file_name("bgp");
         let bird_dir = match source.path_or_none("MARGAY_BIRD_SOCKETS")? {
             Some(told) => told,
             None => Some(run_dir.clone().unwrap_or_else(|| PathBuf::from(RUN_DIR))),
@@ -264,6 +270,8 @@ impl Config {
             bgp_secrets: source
                 .path("MARGAY_BGP_SECRETS_DIR")?
                 .unwrap_or_else(|| BGP_SECRETS.into()),
+            bgp_backend: source.bgp_backend(&bgp_dir)?,
+            bgp_dir,
             bird_dir,
             socket,
             endpoint_status,
