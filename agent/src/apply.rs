@@ -3,6 +3,7 @@
 mod bgp;
 mod devices;
 mod effects;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::bgp::order::{News, Order};
 use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
+use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
 use crate::plan;
@@ -47,6 +49,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Whether the kernel is as it should be.
     pub kernel: Reporter,
+    /// Whether policy is in force.
+    pub policy: Reporter,
     /// Whether the store is followed.
     pub store: Reporter,
     /// Where the state of the node is shown.
@@ -68,6 +72,7 @@ pub struct Parts {
 pub struct Engine {
     parts: Parts,
     state: State,
+    enforcer: Enforcer,
     settings: Settings,
     files: Option<StatusFiles>,
     /// When each interface was first seen, by index.
@@ -96,6 +101,10 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// When policy is to be put in force, if it is due.
+    enforce_at: Instant,
+    /// Attempts at it in a row that failed.
+    refusals: u32,
     /// How long the last comparison took.
     took: Duration,
     /// Comparisons in a row that left something undone.
@@ -115,13 +124,24 @@ struct Told {
 
 impl Engine {
     /// The task, before it has read anything.
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// The kernel has no nftables.
+    pub fn new(parts: Parts) -> Result<Self, AgentError> {
         let state = State::new(parts.node.clone());
         let settings = state.settings(&parts.config.local);
+        let enforcer = Enforcer::new(
+            &parts.node,
+            parts.netlink.namespace(),
+            settings.of_policy(),
+            parts.config.cut_connections,
+            parts.metrics.clone(),
+        )?;
         let files = parts.config.status_dir().map(StatusFiles::new);
-        Self {
+        Ok(Self {
             parts,
             state,
+            enforcer,
             settings,
             files,
             seen: BTreeMap::new(),
@@ -137,10 +157,12 @@ impl Engine {
             trusted: false,
             due: None,
             thorough: true,
+            enforce_at: Instant::now(),
+            refusals: 0,
             took: Duration::ZERO,
             failures: 0,
             told: Told::default(),
-        }
+        })
     }
 
     /// Works until `stop` changes.
@@ -154,6 +176,7 @@ impl Engine {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), AgentError> {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
+        let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
@@ -162,14 +185,31 @@ impl Engine {
             tokio::select! {
                 biased;
                 _ = stop.changed() => return Ok(()),
+                () = sleep_until(self.enforce_at), if self.synced && self.enforcer.is_due() => {
+                    self.enforce().await?;
+                }
                 () = sleep_until(due.unwrap_or_else(|| Instant::now() + FAR)), if due.is_some() => {
                     let late = due.map(|due| due.elapsed()).unwrap_or_default();
                     self.parts.metrics.lag.set(late.as_secs_f64());
-                    self.compare().await;
+                    self.compare().await?;
                 }
                 event = events.recv() => match event {
-                    Some(event) => self.hear(event),
+                    Some(event) => {
+                        self.hear(event);
+                        self.hear_more(&mut events);
+                    }
                     None => return Err(AgentError::Ended { part: "follower of the datastore" }),
+                },
+                event = nft.next() => match event {
+                    Some(Ok(event)) => self.disturbed(event),
+                    Some(Err(error)) => {
+                        warn!(%error, "nftables' notifications broke off; subscribing again");
+                        self.parts.metrics.overruns.inc();
+                        tokio::time::sleep(RETRY).await;
+                        nft = self.enforcer.watch(self.parts.netlink.namespace())?;
+                        self.disturbed(margay_nft::Event::Resync);
+                    }
+                    None => return Err(AgentError::Ended { part: "subscription to nftables" }),
                 },
                 event = monitor.next() => match event {
                     Some(Ok(event)) => self.notice(&event),
@@ -185,6 +225,7 @@ impl Engine {
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
                 _ = accept.changed() => {
                     self.trusted = true;
+                    self.enforcer.trust();
                     self.hasten(Duration::ZERO);
                 }
                 () = sleep_until(refresh) => {
@@ -200,6 +241,7 @@ impl Engine {
             }
             self.parts.kernel.live();
             self.parts.store.live();
+            self.parts.policy.live();
         }
     }
 
@@ -269,6 +311,7 @@ impl Engine {
         let mut touched = Touched::Nothing;
         for update in &updates {
             touched = touched.max(self.state.update(update));
+            self.enforcer.update(update);
         }
         match touched {
             Touched::Endpoint => self.hasten(Duration::ZERO),
@@ -312,10 +355,14 @@ impl Engine {
     }
 
     /// Compares once, and sees to the next time.
-    async fn compare(&mut self) {
+    async fn compare(&mut self) -> Result<(), AgentError> {
         self.due = None;
         let begun = Instant::now();
-        let result = self.pass().await;
+        let result = match self.pass().await {
+            Err(PassError::Over(ended)) => return Err(ended),
+            Err(PassError::Kernel(failed)) => Err(failed),
+            Ok(undone) => Ok(undone),
+        };
         self.took = begun.elapsed();
         self.parts
             .metrics
@@ -339,6 +386,7 @@ impl Engine {
         if let Some(end) = soonest {
             self.hasten(end.saturating_duration_since(Instant::now()) + SETTLE);
         }
+        Ok(())
     }
 
     /// Something was left undone: tries again, later each time.
@@ -356,9 +404,14 @@ impl Engine {
     }
 
     /// One comparison; what it left undone.
-    async fn pass(&mut self) -> Result<Option<String>, margay_netlink::Error> {
+    async fn pass(&mut self) -> Result<Option<String>, PassError> {
         self.heed_settings();
         let mut interfaces = self.parts.netlink.interfaces().await?;
+        let host = enforce::node(&self.state, &self.settings, &interfaces);
+        self.enforcer.set_node(host);
+        self.enforcer
+            .set_present(interfaces.iter().map(|link| link.name.as_str()));
+        self.enforce().await?;
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);
         let local = plan::local(&interfaces, &observed, &ownership);
@@ -447,6 +500,7 @@ impl Engine {
                 .set_severity(&settings.log_severity.to_string());
         }
         self.settings = settings;
+        self.enforcer.set_settings(self.settings.of_policy());
         self.thorough = true;
     }
 
@@ -477,6 +531,26 @@ impl Engine {
     }
 }
 
+/// Why a comparison broke off.
+enum PassError {
+    /// The kernel; the next may fare better.
+    Kernel(margay_netlink::Error),
+    /// For good.
+    Over(AgentError),
+}
+
+impl From<margay_netlink::Error> for PassError {
+    fn from(failed: margay_netlink::Error) -> Self {
+        Self::Kernel(failed)
+    }
+}
+
+impl From<AgentError> for PassError {
+    fn from(ended: AgentError) -> Self {
+        Self::Over(ended)
+    }
+}
+
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::AddRoute(_) => "add_route",
@@ -498,6 +572,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 /// The first pause after something was left undone.
 const RETRY: Duration = Duration::from_secs(1);
+/// So long what the store says is gathered before it is acted on.
+const GATHER: Duration = Duration::from_millis(10);
 /// Between signs of life while nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two looks for endpoints without an interface.

@@ -17,6 +17,7 @@ use regex::Regex;
 
 use crate::autodetect::Method;
 use crate::bgp::backend::Backend;
+use crate::enforce::settings::{self as policy_settings, PolicyTunables};
 use crate::gone::DECLARED;
 use crate::install;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub ip: NodeAddress,
     /// The node's IPv6 address.
     pub ip6: NodeAddress,
+    /// Whether connections are cut that policy no longer allows.
+    pub cut_connections: bool,
     /// The node's AS number, where it differs from the cluster's.
     pub as_number: Option<u32>,
     /// Words to be found in the cluster's `clusterType`.
@@ -140,6 +143,8 @@ pub struct Tunables {
     pub vxlan_mtu: Option<u32>,
     /// MTU of the IPv6 VXLAN device in bytes; 0 is computed.
     pub vxlan_mtu_v6: Option<u32>,
+    /// How policy is put in force.
+    pub policy: PolicyTunables,
 }
 
 /// A regular expression; equal when its text is.
@@ -272,6 +277,7 @@ impl Config {
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
             datastore_file: source.path("MARGAY_CONFIG")?,
+            cut_connections: source.boolean("MARGAY_CUT_CONNECTIONS")?.unwrap_or(false),
             install_cni: source.boolean("MARGAY_INSTALL_CNI")?.unwrap_or(false),
             ip: source.node_address("IP", "IP_AUTODETECTION_METHOD", Family::V4)?,
             ip6: source.node_address("IP6", "IP6_AUTODETECTION_METHOD", Family::V6)?,
@@ -291,6 +297,7 @@ impl Config {
                 vxlan_port: source.port("FELIX_VXLANPORT")?,
                 vxlan_mtu: source.read("FELIX_VXLANMTU", mtu)?,
                 vxlan_mtu_v6: source.read("FELIX_VXLANMTUV6", mtu)?,
+                policy: policy(&source)?,
             },
             log_format: source.log_format("MARGAY_LOG_FORMAT")?,
             health: health.then_some(health_at),
@@ -305,6 +312,27 @@ impl Config {
             .as_ref()
             .map(|prefix| prefix.join("endpoint-status"))
     }
+}
+
+/// What is said of policy.
+fn policy(source: &Source<'_>) -> Result<PolicyTunables, ConfigError> {
+    use policy_settings as read;
+    Ok(PolicyTunables {
+        endpoint_to_host: source
+            .read("FELIX_DEFAULTENDPOINTTOHOSTACTION", read::endpoint_to_host)?,
+        deny: source.read("FELIX_NFTABLESFILTERDENYACTION", read::deny)?,
+        spare_invalid: source.boolean("FELIX_DISABLECONNTRACKINVALIDCHECK")?,
+        marks: source.read("FELIX_NFTABLESMARKMASK", read::marks)?,
+        allow_ipip: source.boolean("FELIX_ALLOWIPIPPACKETSFROMWORKLOADS")?,
+        allow_vxlan: source.boolean("FELIX_ALLOWVXLANPACKETSFROMWORKLOADS")?,
+        failsafe_inbound: source.read("FELIX_FAILSAFEINBOUNDHOSTPORTS", read::failsafes)?,
+        failsafe_outbound: source.read("FELIX_FAILSAFEOUTBOUNDHOSTPORTS", read::failsafes)?,
+        log_rate: source.read("FELIX_LOGACTIONRATELIMIT", read::log_rate)?,
+        log_burst: source.read("FELIX_LOGACTIONRATELIMITBURST", read::log_burst)?,
+        nat_ports: source.read("FELIX_NATPORTRANGE", read::nat_ports)?,
+        nat_address: source.read("FELIX_NATOUTGOINGADDRESS", read::nat_address)?,
+        nat_exclusions: source.read("FELIX_NATOUTGOINGEXCLUSIONS", read::nat_exclusions)?,
+    })
 }
 
 /// Why the agent did not get as far as starting.
@@ -327,7 +355,8 @@ impl NodeAddress {
 
 const GRACE: Duration = Duration::from_secs(60);
 const SOCKET: &str = "/run/margay/agent.sock";
-const RUN_DIR: &str = "/var/run/calico";
+/// Where the agent's files are for others, as Calico's.
+pub(crate) const RUN_DIR: &str = "/var/run/calico";
 const BGP_SECRETS: &str = "/etc/margay/bgp-secrets";
 const STATE_DIR: &str = "/var/lib/calico";
 const RELEASES_DIR: &str = "/var/lib/margay/releases";

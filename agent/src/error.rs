@@ -76,6 +76,9 @@ pub enum AgentError {
     /// The kernel.
     #[error(transparent)]
     Netlink(#[from] margay_netlink::Error),
+    /// nftables.
+    #[error(transparent)]
+    Nft(#[from] margay_nft::Error),
     /// Logging and servers.
     #[error(transparent)]
     Telemetry(#[from] margay_telemetry::Error),

@@ -17,6 +17,7 @@ pub mod calculate;
 pub mod cleanup;
 pub mod config;
 mod datastore;
+pub mod enforce;
 pub mod error;
 pub mod files;
 pub mod gone;

@@ -93,6 +93,30 @@ pub struct Metrics {
     pub reclaimed_nodes: Counter,
     /// Whether suspiciously many nodes that are gone are held back.
     pub gone_held: Gauge,
+    /// Endpoints whose policy is in force.
+    pub policy_endpoints: Gauge,
+    /// Policies in force.
+    pub policies: Gauge,
+    /// Sets that their rules read.
+    pub policy_sets: Gauge,
+    /// Problems with the objects that policy is made of.
+    pub policy_problems: Gauge,
+    /// Rules in the table.
+    pub policy_rules: Gauge,
+    /// When policy was put in force last.
+    pub policy_applied: Gauge<f64, AtomicU64>,
+    /// Whether it is held back because the store does not know most of what has policy.
+    pub policy_held: Gauge,
+    /// Connections cut because policy no longer allows them.
+    pub cut_connections: Counter,
+    /// Attempts at that that failed.
+    pub cut_failures: Counter,
+    /// How long putting policy in force took.
+    pub policy_time: Histogram,
+    /// Times that the kernel refused it.
+    pub policy_failures: Counter,
+    /// Times that somebody else had changed the table.
+    pub policy_repairs: Counter,
 }
 
 /// The label `step`: `add_route` and the like.
@@ -340,6 +364,78 @@ impl Metrics {
                 "margay_gone_held",
                 "1 while nothing of nodes that are gone is given back because they are suspiciously many",
                 Gauge::default(),
+            ),
+            policy_endpoints: put(
+                r,
+                "margay_policy_endpoints",
+                "Workload endpoints of this node whose policy is in force",
+                Gauge::default(),
+            ),
+            policies: put(
+                r,
+                "felix_active_local_policies",
+                "Policies in force on this node",
+                Gauge::default(),
+            ),
+            policy_sets: put(
+                r,
+                "felix_active_local_selectors",
+                "Sets of addresses and ports that the policies in force read",
+                Gauge::default(),
+            ),
+            policy_problems: put(
+                r,
+                "margay_policy_problems",
+                "Problems with the objects that policy is made of",
+                Gauge::default(),
+            ),
+            policy_rules: put(
+                r,
+                "margay_policy_rules",
+                "Rules in the table of nftables",
+                Gauge::default(),
+            ),
+            policy_applied: put(
+                r,
+                "margay_policy_last_apply_timestamp_seconds",
+                "When policy was put in force last",
+                Gauge::default(),
+            ),
+            policy_held: put(
+                r,
+                "margay_policy_held",
+                "1 while policy stays as it was because the datastore does not know most interfaces that have it",
+                Gauge::default(),
+            ),
+            cut_connections: put(
+                r,
+                "margay_cut_connections",
+                "Connections cut because policy no longer allows them",
+                Counter::default(),
+            ),
+            cut_failures: put(
+                r,
+                "margay_cut_failures",
+                "Attempts at cutting connections that failed",
+                Counter::default(),
+            ),
+            policy_time: put(
+                r,
+                "margay_policy_apply_seconds",
+                "Time to calculate a change of policy and to put it in force",
+                Histogram::new(BUCKETS),
+            ),
+            policy_failures: put(
+                r,
+                "margay_policy_failures",
+                "Times that the kernel refused the policy",
+                Counter::default(),
+            ),
+            policy_repairs: put(
+                r,
+                "margay_policy_repairs",
+                "Times that somebody else had changed the table of nftables and it was put right",
+                Counter::default(),
             ),
         }
     }

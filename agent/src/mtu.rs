@@ -103,6 +103,7 @@ mod tests {
             for_tunnels: true,
             nodes: None,
             export: true,
+            nat_outgoing: true,
         }
     }
 

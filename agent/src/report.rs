@@ -41,6 +41,10 @@ pub struct Status {
     pub gone_held: Option<String>,
     /// BGP.
     pub bgp: BgpStatus,
+    /// What is wrong with the objects that policy is made of.
+    pub policy_problems: Vec<String>,
+    /// Why the policy in force is not that of the datastore, if it is not.
+    pub policy_refused: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

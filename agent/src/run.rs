@@ -24,6 +24,7 @@ use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
 use crate::config::Config;
+use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
@@ -69,6 +70,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let name_health = health.register("node-name", NAME_SILENCE);
     let kernel = health.register("kernel", SILENCE);
     let datastore = health.register("datastore", SILENCE);
+    let policy = health.register("policy", SILENCE);
     let releases = health.register("releases", SILENCE);
     let mut tasks = JoinSet::new();
     let installation = match config.install_cni {
@@ -99,7 +101,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     .await?;
 
     let mut stop = signals.stop.clone();
-    let waiting = [&name_health, &kernel, &datastore, &releases];
+    let waiting = [&name_health, &kernel, &policy, &datastore, &releases];
     let mut hold = tokio::select! {
         begun = begin(&store, &config, &node, &me, &waiting) => begun?,
         _ = stop.changed() => return Ok(()),
@@ -206,6 +208,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         log,
         metrics: metrics.clone(),
         kernel,
+        policy,
         store: datastore,
         status: status.clone(),
         sightings,
@@ -213,7 +216,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
-    });
+    })?;
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
         engine
@@ -270,20 +273,21 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let node = identity::node_name(config.nodename.as_deref())?;
     let store = open(config)?;
     let of_nodes = gone::foretell(&store, &node, config.node_grace).await?;
-    let mut state = State::new(node);
+    let mut state = State::new(node.clone());
     let mut follower = Follower::new(store, State::prefixes(), Options::default());
-    match follower.next().await {
+    let said = match follower.next().await {
         Event::Synced { updates, .. } => {
             for update in &updates {
                 state.update(update);
             }
+            updates
         }
         Event::Lost(error) => return Err(error.into()),
         other => {
             let key = sync::held(&other).unwrap_or_default();
             return Err(AgentError::Contended { key });
         }
-    }
+    };
     let netlink = Netlink::current()?;
     let interfaces = netlink.interfaces().await?;
     let observed = table::observe(&netlink, Some(TABLE_MAIN), &interfaces).await?;
@@ -312,6 +316,16 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
                 "give back, unless it comes back within {grace:?}: {suspect}\n"
             ));
         }
+    }
+    let policy = Enforcer::foretell(
+        &node,
+        netlink.namespace(),
+        settings.of_policy(),
+        enforce::node(&state, &settings, &interfaces),
+        &said,
+    )?;
+    if !policy.is_empty() {
+        text.push_str(&format!("{policy}"));
     }
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));

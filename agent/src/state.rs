@@ -25,6 +25,7 @@ pub use bgp::Bgp;
 pub use felix::{Settings, Vxlan};
 
 use crate::config::Tunables;
+use crate::enforce::Enforcer;
 
 /// Everything the agent knows of the store.
 #[derive(Debug, Clone)]
@@ -89,6 +90,8 @@ pub struct Pool {
     pub nodes: Option<Selector>,
     /// Whether its routes are announced by BGP.
     pub export: bool,
+    /// Whether sources from it are translated on their way out of all pools.
+    pub nat_outgoing: bool,
 }
 
 /// What of a block matters here.
@@ -160,8 +163,8 @@ impl State {
     }
 
     /// The ranges of the store that matter, workload endpoints first.
-    pub fn prefixes() -> [Prefix; 8] {
-        [
+    pub fn prefixes() -> Vec<Prefix> {
+        let own = [
             Prefix::Resources(Kind::WorkloadEndpoint),
             Prefix::Resources(Kind::Node),
             Prefix::Resources(Kind::IPPool),
@@ -170,7 +173,11 @@ impl State {
             Prefix::Resources(Kind::BGPPeer),
             Prefix::Resources(Kind::BGPFilter),
             Prefix::Blocks,
-        ]
+        ];
+        let of_policy = Enforcer::kinds().map(Prefix::Resources);
+        let mut all = own.to_vec();
+        all.extend(of_policy.filter(|prefix| !own.contains(prefix)));
+        all
     }
 
     /// Takes in one change.

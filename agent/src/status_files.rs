@@ -4,7 +4,7 @@
 //! routes are in the kernel.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,9 +15,12 @@ use crate::files;
 use crate::state::Endpoint;
 
 /// The directory, and what was written there.
+///
+/// The directory is locked as long as this lives, so that plugins know that there is an agent to wait for.
 #[derive(Debug)]
 pub struct StatusFiles {
     dir: PathBuf,
+    lock: Option<File>,
     written: BTreeMap<String, String>,
     swept: bool,
 }
@@ -33,10 +36,11 @@ struct Status {
 }
 
 impl StatusFiles {
-    /// Files in a directory, which is made when the first is written.
+    /// Files in a directory, which is made at the first [`StatusFiles::set`].
     pub fn new(dir: PathBuf) -> Self {
         Self {
             dir,
+            lock: None,
             written: BTreeMap::new(),
             swept: false,
         }
@@ -65,6 +69,12 @@ impl StatusFiles {
             self.swept = true;
         }
         let mut failures = Vec::new();
+        if self.lock.is_none() {
+            match self.locked() {
+                Ok(lock) => self.lock = lock,
+                Err(error) => failures.push((self.dir.clone(), error)),
+            }
+        }
         for (name, text) in &wanted {
             if self.written.get(name) == Some(text) {
                 continue;
@@ -95,6 +105,17 @@ impl StatusFiles {
             Ok(())
         } else {
             Err(failures)
+        }
+    }
+
+    /// The directory, locked; `None` while an agent that has not ended yet has it.
+    fn locked(&self) -> io::Result<Option<File>> {
+        fs::create_dir_all(&self.dir)?;
+        let dir = File::open(&self.dir)?;
+        match dir.try_lock() {
+            Ok(()) => Ok(Some(dir)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
@@ -232,6 +253,10 @@ mod tests {
         );
         files.set([]).unwrap();
         assert!(names().is_empty());
+        let held = || File::open(&dir).unwrap().try_lock_shared().is_err();
+        assert!(held());
+        drop(files);
+        assert!(!held());
     }
 
     #[test]

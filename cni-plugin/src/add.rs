@@ -1,7 +1,9 @@
 //! ADD: identify, assign and record in one commit, then make the endpoint.
 
 use std::borrow::Cow;
+use std::fs::{File, TryLockError};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -361,26 +363,33 @@ async fn undo(call: &Request, releasing: &Releasing, identity: &Identity, host_n
 /// Waits until the agent has the endpoint's policy in force. When that takes too long the call goes on, as
 /// Calico's does: the dataplane drops what it has no policy for.
 async fn wait_for_policy(config: &Config, identity: &Identity) {
-    if config.policy_timeout.is_zero() {
+    let patience = match config.policy_timeout {
+        Some(told) => told,
+        None if is_locked(&config.status_dir) => POLICY_TIMEOUT,
+        None => Duration::ZERO,
+    };
+    if patience.is_zero() {
         return;
     }
     let file = config.status_dir.join(status_file_name(identity));
     progress(format!("waiting for {}", file.display()));
-    let until = Instant::now() + config.policy_timeout;
+    let until = Instant::now() + patience;
     while !file.exists() {
         if Instant::now() >= until {
             log(
                 Level::Warning,
-                &format!(
-                    "{} did not appear within {:?}",
-                    file.display(),
-                    config.policy_timeout
-                ),
+                &format!("{} did not appear within {patience:?}", file.display(),),
             );
             return;
         }
         tokio::time::sleep(STATUS_POLL).await;
     }
+}
+
+/// Whether somebody holds a lock of the folder: an agent does while it runs.
+fn is_locked(folder: &Path) -> bool {
+    let tried = File::open(folder).map(|folder| folder.try_lock_shared());
+    matches!(tried, Ok(Err(TryLockError::WouldBlock)))
 }
 
 fn status_file_name(identity: &Identity) -> String {
@@ -462,3 +471,5 @@ const MOST_PREDECESSORS: u32 = 8;
 /// The bit that makes a MAC address a group's.
 const MULTICAST: u8 = 1;
 const STATUS_POLL: Duration = Duration::from_millis(5);
+/// How long an agent is waited for unless the configuration says.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(10);

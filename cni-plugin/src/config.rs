@@ -25,8 +25,9 @@ pub(crate) struct Config {
     pub(crate) allow_ip_forwarding: bool,
     /// Whether there are default routes beside those IPAM gives.
     pub(crate) include_default_routes: bool,
-    /// How long ADD waits for the agent to have the endpoint's policy in force; zero not at all.
-    pub(crate) policy_timeout: Duration,
+    /// How long ADD waits for the agent to have the endpoint's policy in force; zero not at all, `None` for a while
+    /// where there is an agent.
+    pub(crate) policy_timeout: Option<Duration>,
     /// Where the agent writes that it has.
     pub(crate) status_dir: PathBuf,
     /// Prefixes of host interfaces, the first of which is used.
@@ -76,11 +77,8 @@ impl Config {
             allow_ip_forwarding: container
                 .is_some_and(|settings| flag(settings, "allow_ip_forwarding")),
             include_default_routes: flag(raw, "include_default_routes"),
-            policy_timeout: Duration::from_secs(
-                number(raw, "policy_setup_timeout_seconds")
-                    .unwrap_or_default()
-                    .into(),
-            ),
+            policy_timeout: number(raw, "policy_setup_timeout_seconds")
+                .map(|seconds| Duration::from_secs(seconds.into())),
             status_dir: text(raw, "endpoint_status_dir")
                 .unwrap_or(DEFAULT_STATUS_DIR)
                 .into(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{DriverError, Result};
+use crate::ports::PUBLISHED;
 use crate::protocol::{CreateNetwork, ENABLE_IPV6, GENERIC, INTERNAL, IpamData};
 
 /// A network, as stored under `/margay/v1/docker/networks/<id>`.
@@ -227,7 +228,7 @@ impl Network {
     }
 
     /// The profile as it is made: the network's containers reach each other and, unless the network is internal,
-    /// whom they like.
+    /// whom they like, and their published ports are reached by all.
     pub fn make_profile(&self, uid: String, now: Timestamp) -> Result<Profile, serde_json::Error> {
         let name = self.profile_name();
         let members = format!("{NETWORK_LABEL} == '{name}'");
@@ -236,8 +237,16 @@ impl Network {
         } else {
             json!([{"action": "Allow"}])
         };
+        let mut ingress = vec![json!({"action": "Allow", "source": {"selector": members}})];
+        if !self.internal {
+            let published = ["TCP", "UDP", "SCTP"].map(|protocol| {
+                json!({"action": "Allow", "protocol": protocol,
+                    "destination": {"ports": [PUBLISHED]}})
+            });
+            ingress.extend(published);
+        }
         let spec = serde_json::from_value(json!({
-            "ingress": [{"action": "Allow", "source": {"selector": members}}],
+            "ingress": ingress,
             "egress": egress,
             "labelsToApply": {NETWORK_LABEL: name},
         }))?;

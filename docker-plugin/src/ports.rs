@@ -19,6 +19,9 @@ use margay_ruleset::{
 use crate::error::{DriverError, Result};
 use crate::protocol::PortBinding;
 
+/// The name that published ports have in endpoints' records, so that policy can speak of them.
+pub const PUBLISHED: &str = "docker-published";
+
 /// The transports that have ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
@@ -139,6 +142,7 @@ pub fn choose(
             address,
         });
         chosen.push(WorkloadPort {
+            name: PUBLISHED.to_owned(),
             protocol: Some(transport.protocol()),
             port: binding.port,
             host_port: port,

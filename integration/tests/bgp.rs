@@ -206,13 +206,14 @@ fn pods_reach_pods_across_racks_with_an_as_per_rack(backend: Backend) {
     let near = format!("via {} dev eth0", racks.lab.node(3).ipv4());
     assert!(route.contains(&near), "{route}");
     // People see it.
-    let status = told(&racks.agents[0], &["node", "status"]);
     let announced_by = match backend {
         Backend::Margay | Backend::Gobgp => "announced by Node_172_31_0_25",
         Backend::Bird => "announced by a BGP peer, kept by BIRD",
     };
     for word in ["node specific", "Established", "172.31.0.253", announced_by] {
-        assert!(status.contains(word), "{word}: {status}");
+        eventually(word, Duration::from_secs(30), || {
+            told(&racks.agents[0], &["node", "status"]).contains(word)
+        });
     }
     let received = told(
         &racks.agents[0],

@@ -257,7 +257,8 @@ fn d11_the_connections_of_an_address_go_with_its_endpoint() {
     let lab = Lab::new(1);
     let node = lab.node(1);
     let store = sqlite(&lab);
-    let agent = Agent::start(node, &store, &[]);
+    let accept = ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept");
+    let agent = Agent::start(node, &store, &[accept]);
     let rules = "table inet t { chain c { type filter hook prerouting priority 0; ct state new accept\n }\n }\n";
     let loaded = run(node.command("nft").args(["-f", "-"]), rules.as_bytes());
     assert!(loaded.success(), "{loaded:?}");
@@ -342,10 +343,11 @@ fn u05_what_a_node_that_is_declared_gone_held_is_given_back() {
             && held.contains("Found 1 allocated")
             && held.contains("1 IPAM blocks")
     });
-    assert!(!ctl(&["get", "node", &there.name()]).success());
-    let log = agent.process.log();
+    eventually("its record goes at the end", PATIENCE, || {
+        !ctl(&["get", "node", &there.name()]).success()
+    });
     for words in ["is gone", "declared it gone", "what it held was given back"] {
-        assert!(log.contains(words), "{words}: {log}");
+        eventually(words, PATIENCE, || agent.process.log().contains(words));
     }
     let checked = Plugin::new(here, &store).call_after("CHECK", "stays", &pods[0].path(), &stays);
     assert!(checked.success(), "{checked:?}");

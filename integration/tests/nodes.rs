@@ -173,7 +173,8 @@ fn routes_are_as_the_quickstart_promises_and_come_back_when_deleted() {
 fn pods_reach_the_gateway_without_a_default_route() {
     let lab = Lab::new(1);
     let store = sqlite(&lab);
-    let _agent = Agent::start(lab.node(1), &store, &[]);
+    let accept = ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept");
+    let _agent = Agent::start(lab.node(1), &store, &[accept]);
     assert!(!lab.node(1).run("ip route").ok().contains("default"));
     let pod = lab.pod();
     Plugin::new(lab.node(1), &store).add("c1", &pod);

@@ -138,6 +138,7 @@ impl Engine {
         let up = picture.endpoints.iter().filter_map(|(key, placed)| {
             let works = !placed.routes.is_empty()
                 && placed.hindrance.is_none()
+                && self.enforcer.is_in_force(key)
                 && !placed.routes.iter().any(|route| missing.contains(route));
             works.then(|| state.endpoints().get(key)).flatten()
         });

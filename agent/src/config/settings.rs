@@ -177,6 +177,12 @@ pub const SETTINGS: &[Setting] = &[
         "Whether plugins and CNI configuration are put in place when the agent is ready, and kept there",
     ),
     both(
+        "MARGAY_CUT_CONNECTIONS",
+        "cut-connections",
+        "false",
+        "Whether connections are cut that a change of policy no longer allows",
+    ),
+    both(
         "IP",
         "ip",
         "autodetect",
@@ -353,6 +359,71 @@ pub const SETTINGS: &[Setting] = &[
         "FELIX_VXLANMTUV6",
         "0",
         "MTU of the IPv6 VXLAN device in bytes; 0 is the uplinks' less 70",
+    ),
+    env(
+        "FELIX_DEFAULTENDPOINTTOHOSTACTION",
+        "Drop",
+        "What becomes of packets to the node itself that a workload's policy allows: Drop, Return or Accept",
+    ),
+    env(
+        "FELIX_NFTABLESFILTERDENYACTION",
+        "Drop",
+        "How packets are denied: Drop, or Reject with an answer",
+    ),
+    env(
+        "FELIX_FAILSAFEINBOUNDHOSTPORTS",
+        "Calico's list",
+        "Ports of the node that no policy can close, such as tcp:22,udp:68,tcp:10.0.0.0/8:179, or none",
+    ),
+    env(
+        "FELIX_FAILSAFEOUTBOUNDHOSTPORTS",
+        "Calico's list",
+        "Ports of others that no policy can close to the node, in the same form",
+    ),
+    env(
+        "FELIX_DISABLECONNTRACKINVALIDCHECK",
+        "false",
+        "Whether packets of no connection that begin none are let through",
+    ),
+    env(
+        "FELIX_NFTABLESMARKMASK",
+        "0xffff0000",
+        "Bits of the packet's mark that nobody else uses; the lowest two of them are used",
+    ),
+    env(
+        "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
+        "false",
+        "Whether workloads may send IP-in-IP",
+    ),
+    env(
+        "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS",
+        "false",
+        "Whether workloads may send VXLAN",
+    ),
+    env(
+        "FELIX_LOGACTIONRATELIMIT",
+        "none",
+        "Most logs of one Log rule, such as 10/second or 100/minute",
+    ),
+    env(
+        "FELIX_LOGACTIONRATELIMITBURST",
+        "5",
+        "How many of them at once",
+    ),
+    env(
+        "FELIX_NATPORTRANGE",
+        "0",
+        "Ports of translated sources, such as 32768:65535; 0 is any",
+    ),
+    env(
+        "FELIX_NATOUTGOINGADDRESS",
+        "the outgoing interface's",
+        "IPv4 address of translated sources",
+    ),
+    env(
+        "FELIX_NATOUTGOINGEXCLUSIONS",
+        "IPPoolsOnly",
+        "Destinations for which sources are not translated: IPPoolsOnly or IPPoolsAndHostIPs",
     ),
 ];
 

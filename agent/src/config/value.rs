@@ -109,7 +109,7 @@ impl Source<'_> {
     }
 
     /// A path, or the word `none`.
-    pub(super) fn path_or_none(
+    pub(crate) fn path_or_none(
         &self,
         variable: &str,
     ) -> Result<Option<Option<PathBuf>>, ConfigError> {

@@ -221,6 +221,16 @@ fn made(settings: &Settings, mut keys: Map<String, Value>, kubeconfig: Option<Pa
     {
         keys.insert("state_dir".to_owned(), folder.display().to_string().into());
     }
+    if let Some(folder) = &settings.status_dir
+        && settings.policy_wait > 0
+    {
+        let wait = settings.policy_wait.into();
+        keys.insert("policy_setup_timeout_seconds".to_owned(), wait);
+        if folder != Path::new(USUAL_STATUS_DIR) {
+            let folder = folder.display().to_string().into();
+            keys.insert("endpoint_status_dir".to_owned(), folder);
+        }
+    }
     let mut ipam = Map::new();
     for (key, given, usual) in [
         ("assign_ipv4", settings.ipv4, true),
@@ -303,6 +313,8 @@ fn words(
 
 const TOKEN_WORD: &str = "__SERVICEACCOUNT_TOKEN__";
 const PORTMAP: &str = "portmap";
+/// Where plugins look for status files unless they are told otherwise.
+const USUAL_STATUS_DIR: &str = "/var/run/calico/endpoint-status";
 const CALICO_NAMES: [(&str, &str); 2] = [("margay", "calico"), ("margay-ipam", "calico-ipam")];
 /// Files of a folder of TLS assets, each with its key in a CNI configuration.
 const TLS_ASSETS: [(&str, &str); 3] = [
@@ -363,7 +375,7 @@ mod tests {
         assert_eq!(
             list["plugins"],
             json!([{"type": "margay", "datastore_type": "etcdv3", "etcd_endpoints": "https://a:2379",
-                "etcd_ca_cert_file": "/ca", "ipam": {"type": "margay-ipam"}}])
+                "etcd_ca_cert_file": "/ca", "policy_setup_timeout_seconds": 10, "ipam": {"type": "margay-ipam"}}])
         );
         let more = [
             ("MARGAY_CNI_IPV6", "true"),
@@ -373,6 +385,8 @@ mod tests {
             ("MARGAY_RELEASES_DIR", "/h/releases"),
             ("MARGAY_CNI_KUBECONFIG", "/etc/k"),
             ("MARGAY_PROGRAMS", "margay,margay-ipam,portmap"),
+            ("MARGAY_RUN_DIR", "/r"),
+            ("MARGAY_POLICY_WAIT", "3"),
         ];
         let list = scene.configuration(&more, None);
         assert_eq!(list["name"], "k8s-pod-network");
@@ -386,6 +400,17 @@ mod tests {
             (&plugin["nodename_file"], &plugin["state_dir"]),
             (&json!("/s/nodename"), &json!("/h"))
         );
+        assert_eq!(
+            (
+                &plugin["policy_setup_timeout_seconds"],
+                &plugin["endpoint_status_dir"]
+            ),
+            (&json!(3), &json!("/r/endpoint-status"))
+        );
+        let unwatched = [("FELIX_ENDPOINTSTATUSPATHPREFIX", "none")];
+        let plugin = &scene.configuration(&unwatched, None)["plugins"][0];
+        assert_eq!(plugin.get("policy_setup_timeout_seconds"), None);
+        let plugin = &list["plugins"][0];
         assert_eq!(plugin["kubernetes"]["kubeconfig"], "/etc/k");
         assert_eq!(list["plugins"][1]["type"], "portmap");
     }

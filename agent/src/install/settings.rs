@@ -7,7 +7,8 @@ use clap::{Arg, ArgAction, Command};
 use margay_telemetry::Severity;
 
 use crate::config::{
-    Config, ConfigError, DATASTORE_HELP, Setting, Source, argument, both, env, environment_help,
+    Config, ConfigError, DATASTORE_HELP, RUN_DIR, Setting, Source, argument, both, env,
+    environment_help,
 };
 
 /// Everything an installation is told.
@@ -49,6 +50,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where plugins journal releases for the agent.
     pub releases_dir: PathBuf,
+    /// Where the agent writes endpoint-status files; `None` where it writes none.
+    pub status_dir: Option<PathBuf>,
+    /// How long ADD waits for a pod's policy, in whole seconds; 0 does not wait.
+    pub policy_wait: u32,
     /// File that says where the datastore is.
     pub datastore_file: Option<PathBuf>,
     /// Whether pods get an IPv4 address.
@@ -137,6 +142,7 @@ impl Settings {
         Ok(Self {
             state_dir: config.state_dir.clone(),
             releases_dir: config.releases_dir.clone(),
+            status_dir: config.status_dir(),
             datastore_file: config.datastore_file.clone(),
             node_name: told.node_name.or_else(|| config.nodename.clone()),
             socket: config.socket.clone(),
@@ -178,9 +184,14 @@ impl Settings {
             (Some(file), _) => Some(Template::File(file)),
             (None, text) => text.map(Template::Text),
         };
-        let socket = match source.path("MARGAY_RUN_DIR")? {
+        let run_dir = source.path("MARGAY_RUN_DIR")?;
+        let socket = match &run_dir {
             Some(dir) => dir.join("agent.sock"),
             None => SOCKET.into(),
+        };
+        let status_dir = match source.path_or_none("FELIX_ENDPOINTSTATUSPATHPREFIX")? {
+            Some(told) => told,
+            None => Some(run_dir.unwrap_or_else(|| RUN_DIR.into())),
         };
         Ok(Self {
             net_dir: path("CNI_NET_DIR", "/etc/cni/net.d")?,
@@ -201,6 +212,13 @@ impl Settings {
             wait: source.duration("MARGAY_INSTALL_WAIT")?.unwrap_or(WAIT),
             state_dir: path("MARGAY_STATE_DIR", STATE_DIR)?,
             releases_dir: path("MARGAY_RELEASES_DIR", RELEASES_DIR)?,
+            status_dir: status_dir.map(|prefix| prefix.join("endpoint-status")),
+            policy_wait: source
+                .read("MARGAY_POLICY_WAIT", |text| {
+                    text.parse()
+                        .map_err(|_| "give a whole number of seconds, or 0".to_owned())
+                })?
+                .unwrap_or(10),
             datastore_file: source.path("MARGAY_CONFIG")?,
             ipv4: flag("MARGAY_CNI_IPV4", true)?,
             ipv6: flag("MARGAY_CNI_IPV6", false)?,
@@ -407,6 +425,17 @@ pub const INSTALL_SETTINGS: &[Setting] = &[
         "run-dir",
         "/run/margay",
         "Where the agent's socket is",
+    ),
+    env(
+        "FELIX_ENDPOINTSTATUSPATHPREFIX",
+        "the run directory, else /var/run/calico",
+        "Below which the agent writes endpoint-status/; none where it writes none",
+    ),
+    both(
+        "MARGAY_POLICY_WAIT",
+        "policy-wait",
+        "10",
+        "Seconds for which ADD waits until the pod's policy is in force; 0 does not wait",
     ),
     both(
         "MARGAY_STATE_DIR",

@@ -8,6 +8,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::config::{self, Pattern, Tunables};
+use crate::enforce::settings::{self as policy, PolicySettings, PolicyTunables};
 use crate::mtu;
 
 /// What is in force.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub device_route_protocol: u8,
     /// How VXLAN tunnels are made.
     pub vxlan: Vxlan,
+    /// How policy is put in force.
+    pub policy: PolicySettings,
 }
 
 /// How VXLAN tunnels are made.
@@ -94,7 +97,20 @@ impl Settings {
                     .copied()
                     .filter(|mtu| *mtu > 0),
             },
+            policy: {
+                let sources = sources.iter().flatten();
+                let sources: Vec<_> = sources.map(|tunables| &tunables.policy).collect();
+                PolicySettings::resolve(&sources)
+            },
         }
+    }
+}
+
+impl Settings {
+    /// What the compilation of policy has to know of them.
+    pub fn of_policy(&self) -> margay_ruleset::compile::Settings {
+        self.policy
+            .compiled(&self.interface_prefixes, self.vxlan.port)
     }
 }
 
@@ -130,6 +146,23 @@ pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
         vxlan_port: reader.field("vxlanPort", config::port),
         vxlan_mtu: reader.field("vxlanMTU", config::mtu),
         vxlan_mtu_v6: reader.field("vxlanMTUV6", config::mtu),
+        policy: PolicyTunables {
+            endpoint_to_host: reader.field("defaultEndpointToHostAction", policy::endpoint_to_host),
+            deny: reader
+                .field("nftablesFilterDenyAction", policy::deny)
+                .or_else(|| reader.field("iptablesFilterDenyAction", policy::deny)),
+            spare_invalid: reader.field("disableConntrackInvalidCheck", config::boolean),
+            marks: reader.field("nftablesMarkMask", policy::marks),
+            allow_ipip: reader.field("allowIPIPPacketsFromWorkloads", config::boolean),
+            allow_vxlan: reader.field("allowVXLANPacketsFromWorkloads", config::boolean),
+            failsafe_inbound: reader.field("failsafeInboundHostPorts", policy::failsafes),
+            failsafe_outbound: reader.field("failsafeOutboundHostPorts", policy::failsafes),
+            log_rate: reader.field("logActionRateLimit", policy::log_rate),
+            log_burst: reader.field("logActionRateLimitBurst", policy::log_burst),
+            nat_ports: reader.field("natPortRange", policy::nat_ports),
+            nat_address: reader.field("natOutgoingAddress", policy::nat_address),
+            nat_exclusions: reader.field("natOutgoingExclusions", policy::nat_exclusions),
+        },
     };
     Ok((tunables, reader.wrong))
 }

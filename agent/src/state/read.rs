@@ -100,6 +100,7 @@ pub(super) fn pool(value: &[u8]) -> Result<Pool, String> {
         for_tunnels: !pool.spec.disabled && (uses.is_empty() || uses.contains(&AllowedUse::Tunnel)),
         nodes,
         export: !pool.spec.disable_bgp_export,
+        nat_outgoing: pool.spec.nat_outgoing,
     })
 }
 

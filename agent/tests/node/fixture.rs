@@ -125,6 +125,7 @@ impl Lab {
                 "metadata": {"name": format!("{node}-cni-{pod}-eth0"), "namespace": "default"},
                 "spec": {"orchestrator": "cni", "node": node, "containerID": pod, "endpoint": "eth0",
                     "ipNetworks": [format!("{address}/32")], "interfaceName": format!("cali{pod}"),
+                    "profiles": ["projectcalico-default-allow"],
                     "mac": "02:00:00:00:00:01"}}),
         );
     }
@@ -187,6 +188,7 @@ impl Lab {
             .env_clear()
             .env("MARGAY_STORE_PATH", self.store_path())
             .env("NODENAME", node)
+            .env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept")
             .env("MARGAY_MACHINE_ID", format!("machine-of-{node}"))
             .env("MARGAY_STATE_DIR", self.dir.path().join(node).join("state"))
             .env("MARGAY_RUN_DIR", self.dir.path().join(node).join("run"))

@@ -9,7 +9,7 @@
 mod encode;
 mod export;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use margay_model::Cidr;
@@ -71,6 +71,10 @@ struct Member {
     announced: u64,
     /// What it knows from an earlier group and must forget.
     forget: Vec<Nlri>,
+    /// What it knows from before it was set to the start of the log, until it is told that anew.
+    kept: Vec<Path>,
+    /// The segment before which all that is kept stands.
+    kept_until: u64,
     /// What is said when it has been told all up to a segment.
     end: Option<(u64, End)>,
 }
@@ -112,13 +116,16 @@ impl Group {
         known: impl Iterator<Item = Path>,
         end: Option<End>,
     ) {
-        let forget = known
-            .filter(|path| {
-                !self
-                    .entries
-                    .get(path)
-                    .is_some_and(|entry| entry.is_for(peer))
-            })
+        let (kept, forget): (Vec<_>, Vec<_>) = known.partition(|path| {
+            let entry = self.entries.get(path);
+            entry.is_some_and(|entry| entry.is_for(peer))
+        });
+        if !kept.is_empty() {
+            // What is withdrawn from now on is no news to nobody.
+            self.farthest = self.farthest.max(self.next_segment);
+        }
+        let forget = forget
+            .into_iter()
             .map(|(prefix, path_id)| Nlri { prefix, path_id })
             .collect();
         let end = end.map(|end| (self.next_segment, end));
@@ -128,29 +135,30 @@ impl Group {
                 withdrawn: 0,
                 announced: 0,
                 forget,
+                kept,
+                kept_until: self.next_segment,
                 end,
             },
         );
     }
 
     /// Removes a member; returns what it may know.
-    pub(crate) fn leave(&mut self, peer: PeerId) -> Vec<Path> {
+    pub(crate) fn leave(&mut self, peer: PeerId) -> BTreeSet<Path> {
         let Some(member) = self.members.remove(&peer) else {
-            return Vec::new();
+            return BTreeSet::new();
         };
-        let told = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.born < member.announced);
         let forgotten = member.forget.iter().map(|nlri| (nlri.prefix, nlri.path_id));
-        told.map(|(path, _)| *path).chain(forgotten).collect()
+        self.known_to(&member).chain(forgotten).collect()
     }
 
     /// Tells a member everything again.
     pub(crate) fn repeat(&mut self, peer: PeerId, end: Option<End>) {
         let next = self.next_segment;
+        let known = self.members.get(&peer).map(|member| self.known_to(member));
+        let known: BTreeSet<_> = known.into_iter().flatten().collect();
         if let Some(member) = self.members.get_mut(&peer) {
             (member.withdrawn, member.announced) = (0, 0);
+            (member.kept, member.kept_until) = (known.into_iter().collect(), next);
             // An End-of-RIB that is still due stays due.
             if member.end.is_none_or(|(_, due)| due == End::OfRefresh) {
                 member.end = end.map(|end| (next, end));
@@ -272,6 +280,9 @@ impl Group {
             member.announced = id + 1;
         }
         self.farthest = self.farthest.max(member.withdrawn).max(member.announced);
+        if member.announced >= member.kept_until || self.next_from(member.announced).is_none() {
+            member.kept = Vec::new();
+        }
         let told = self.next_from(member.withdrawn.min(member.announced));
         if let Some((target, end)) = member.end
             && told.is_none_or(|next| next >= target)
@@ -346,6 +357,14 @@ impl Group {
             };
             self.segments.insert(*id, segment);
         }
+    }
+
+    /// What a member may have been told, without what it is to forget.
+    fn known_to(&self, member: &Member) -> impl Iterator<Item = Path> {
+        let place = member.announced;
+        let told = self.entries.iter();
+        let told = told.filter(move |(_, entry)| entry.born < place);
+        told.map(|(path, _)| *path).chain(member.kept.clone())
     }
 
     fn announce(&mut self, path: Path, attributes: &Arc<Attributes>, source: Option<PeerId>) {

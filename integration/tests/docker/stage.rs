@@ -32,6 +32,7 @@ impl Stage {
         let pools = [
             ("CALICO_IPV6POOL_CIDR", "fd80:24e2:f998:72d6::/64"),
             ("FELIX_IPV6SUPPORT", "true"),
+            ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept"),
             ("IP6", "autodetect"),
         ];
         let agent = Agent::start(self.lab.node(number), &self.store, &pools);

@@ -1,6 +1,6 @@
 //! Routes to peers: which update group a peer belongs to, and what groups are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ impl Speaker {
     pub(super) fn join_groups(&mut self, id: PeerId) {
         for family in FAMILIES {
             if let Some(key) = self.group_key(id, family) {
-                self.join_group(id, family, key, Vec::new(), true);
+                self.join_group(id, family, key, BTreeSet::new(), true);
             }
         }
     }
@@ -100,7 +100,7 @@ impl Speaker {
         id: PeerId,
         family: Family,
         key: GroupKey,
-        known: Vec<(Cidr, u32)>,
+        known: BTreeSet<(Cidr, u32)>,
         end: bool,
     ) {
         let group_id = self.group_with(key);
@@ -119,16 +119,16 @@ impl Speaker {
         }
     }
 
-    fn leave_group(&mut self, id: PeerId, family: Family) -> Vec<(Cidr, u32)> {
+    fn leave_group(&mut self, id: PeerId, family: Family) -> BTreeSet<(Cidr, u32)> {
         let group_id = self
             .peers
             .get_mut(&id)
             .and_then(|peer| peer.groups.get_mut(family).take());
         let Some(group_id) = group_id else {
-            return Vec::new();
+            return BTreeSet::new();
         };
         let Some(group) = self.groups.get_mut(&group_id) else {
-            return Vec::new();
+            return BTreeSet::new();
         };
         let known = group.leave(id);
         if group.is_empty() {

@@ -404,3 +404,40 @@ fn a_slow_peer_skips_what_changed_again() {
     assert_eq!(best.attributes.med, Some(49));
     assert_eq!(net.status(1, 0).counters.received.update - before, 1);
 }
+
+/// A peer that moves on before its new group has told it anything still knows what the old one said.
+#[test]
+fn a_slow_peer_forgets_what_two_groups_ago_told_it() {
+    for between in [Between::Move, Between::Refresh] {
+        let mut net = Net::new(1);
+        let nodes: Vec<_> = (0..3).map(|_| net.add(64512)).collect();
+        net.link(nodes[0], nodes[1]);
+        net.link_with(nodes[0], nodes[2], |here, peer| {
+            peer.reflector_client = here == nodes[0];
+        });
+        net.start_all();
+        net.announce(0, "10.65.0.0/24");
+        net.seconds(2);
+        assert!(net.has(2, "10.65.0.0/24"));
+        net.stall(0, true);
+        match between {
+            Between::Move => net.peer(0, 2, |peer| peer.reflector_client = false),
+            Between::Refresh => {
+                let now = net.now;
+                assert!(net.speaker(2).refresh_in(now, "n0"));
+                net.seconds(1);
+            }
+        }
+        net.peer(0, 2, |peer| peer.export = Some(Policy::reject_all()));
+        net.stall(0, false);
+        net.seconds(5);
+        assert!(net.has(1, "10.65.0.0/24"));
+        assert!(!net.has(2, "10.65.0.0/24"), "{between:?}");
+    }
+}
+
+#[derive(Debug)]
+enum Between {
+    Move,
+    Refresh,
+}

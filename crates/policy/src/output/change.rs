@@ -73,6 +73,21 @@ impl Delta {
     }
 }
 
+impl From<Desired> for Delta {
+    /// The difference from the empty state.
+    fn from(desired: Desired) -> Self {
+        let sets = desired.sets.into_iter();
+        Self {
+            sets: sets.map(|(id, set)| (id, SetChange::New(set))).collect(),
+            policies: desired.policies,
+            profiles: desired.profiles,
+            workloads: desired.workloads,
+            hosts: desired.hosts,
+            ..Self::default()
+        }
+    }
+}
+
 impl Desired {
     /// Takes in a difference.
     ///

@@ -1,0 +1,67 @@
+//! The comparison's part that puts policy in force: before routes and status files, and without them.
+
+use margay_nft::Event;
+use margay_store::follow;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
+
+use super::{Engine, GATHER, RETRY};
+use crate::error::AgentError;
+
+impl Engine {
+    /// Puts in force what policy has changed to, unless it was refused a moment ago.
+    pub(super) async fn enforce(&mut self) -> Result<(), AgentError> {
+        if !self.synced || !self.enforcer.is_due() || Instant::now() < self.enforce_at {
+            return Ok(());
+        }
+        let refused = self.enforcer.apply().await?;
+        let held = match self.enforcer.held() {
+            0 => None,
+            unknown => Some(format!(
+                "policy stays as it was: the datastore does not know {unknown} interfaces that have policy"
+            )),
+        };
+        let words = refused.as_deref().or(held.as_deref());
+        let words = words.unwrap_or("policy is in force");
+        self.parts.policy.ready(refused.is_none(), words);
+        let problems = self.enforcer.problems().collect();
+        match &refused {
+            None => {
+                if std::mem::take(&mut self.refusals) > 0 {
+                    // Endpoints' files waited for it.
+                    self.hasten(Duration::ZERO);
+                }
+            }
+            Some(_) => {
+                self.enforce_at = Instant::now() + RETRY.saturating_mul(1 << self.refusals.min(4));
+                self.refusals = self.refusals.saturating_add(1);
+            }
+        }
+        self.parts.status.send_if_modified(|status| {
+            let differs = status.policy_problems != problems || status.policy_refused != refused;
+            (status.policy_problems, status.policy_refused) = (problems, refused);
+            differs
+        });
+        Ok(())
+    }
+
+    /// Somebody else has changed our table.
+    pub(super) fn disturbed(&mut self, event: Event) {
+        self.enforcer.disturbed(event);
+        self.enforce_at = match event {
+            // Nothing is protected.
+            Event::Deleted => Instant::now(),
+            Event::Changed | Event::Resync => self.enforce_at.max(Instant::now() + GATHER),
+        };
+    }
+
+    /// Takes in what else the store has said already, so that it is acted on at once.
+    pub(super) fn hear_more(&mut self, events: &mut mpsc::Receiver<follow::Event>) {
+        let until = Instant::now() + GATHER;
+        while Instant::now() < until
+            && let Ok(event) = events.try_recv()
+        {
+            self.hear(event);
+        }
+    }
+}
