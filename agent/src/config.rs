@@ -407,6 +407,36 @@ mod tests {
     }
 
     #[test]
+    fn another_program_may_speak_bgp() {
+        assert_eq!(with(&[]).unwrap().bgp_backend, Backend::Margay);
+        let config = with(&[
+            ("MARGAY_BGP_BACKEND", "BIRD"),
+            ("MARGAY_RUN_DIR", "/run/n1"),
+        ]);
+        let directory = PathBuf::from("/run/n1/bgp");
+        let bird = Backend::Bird {
+            program: PathBuf::from("bird"),
+            directory: directory.clone(),
+        };
+        let config = config.unwrap();
+        assert_eq!((config.bgp_backend, config.bgp_dir), (bird, directory));
+        let settings = [
+            ("MARGAY_BGP_BACKEND", "gobgp"),
+            ("MARGAY_GOBGPD", "/opt/gobgpd"),
+        ];
+        let gobgp = Backend::Gobgp {
+            program: PathBuf::from("/opt/gobgpd"),
+            directory: PathBuf::from("/run/margay/bgp"),
+        };
+        assert_eq!(with(&settings).unwrap().bgp_backend, gobgp);
+        let wrong = with(&[("MARGAY_BGP_BACKEND", "frr")]).unwrap_err();
+        assert!(
+            wrong.to_string().contains("margay, bird or gobgp"),
+            "{wrong}"
+        );
+    }
+
+    #[test]
     fn an_empty_text_is_no_value() {
         let config = with(&[("IP", ""), ("FELIX_HEALTHPORT", " "), ("NODENAME", "")]).unwrap();
         assert!(config.nodename.is_none());

@@ -12,6 +12,7 @@ use std::time::Duration;
 use margay_integration::cni::addresses;
 use margay_integration::process::{eventually, inside};
 use margay_integration::{Agent, Lab, Node, Plugin, Pod, Routers, Running, StoreKind};
+use serde_json::json;
 
 fn sqlite(lab: &Lab) -> StoreKind {
     StoreKind::Sqlite(lab.dir().join("store.db"))
@@ -454,7 +455,9 @@ fn a_mesh_of_both_families_keeps_a_password(backend: Backend) {
         .nodes()
         .map(|node| {
             let pod = lab.pod();
-            let added = Plugin::new(node, &store).add(&format!("c{}", node.number), &pod);
+            let both = json!({"ipam": {"type": "margay-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}});
+            let plugin = Plugin::new(node, &store).with(both);
+            let added = plugin.add(&format!("c{}", node.number), &pod);
             (pod, addresses(&added))
         })
         .collect();

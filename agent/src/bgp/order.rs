@@ -139,4 +139,48 @@ mod tests {
             ["10.96.0.0/12", "192.168.0.0/26", "192.168.3.7/32"]
         );
     }
+
+    #[test]
+    fn what_the_agent_routes_is_spared() {
+        let cidr = |text: &str| text.parse::<Cidr>().unwrap();
+        let key = |text: &str| Route::blackhole(cidr(text).network(), PROTOCOL).key();
+        let mut picture = Picture::default();
+        picture.encapsulated.insert(cidr("192.168.9.0/26"));
+        let tunnel = false;
+        let node = "n2".to_owned();
+        let block = cidr("192.168.1.0/26");
+        for (prefix, source) in [
+            ("192.168.0.0/26", Source::OwnBlock),
+            ("192.168.1.0/26", Source::block("n2")),
+            (
+                "192.168.1.7/32",
+                Source::Borrowed {
+                    node,
+                    block,
+                    tunnel,
+                },
+            ),
+            ("192.168.0.5/32", Source::Endpoint("a".to_owned())),
+            (
+                "10.0.0.0/8",
+                Source::Bgp {
+                    peer: "tor".to_owned(),
+                },
+            ),
+        ] {
+            picture.sources.insert(key(prefix), source);
+        }
+        let spared = spared(&picture);
+        for (prefix, is) in [
+            ("192.168.0.0/26", true),
+            ("192.168.0.5/32", true),
+            ("192.168.1.0/26", true),
+            ("192.168.1.7/32", true),
+            ("192.168.1.8/32", false),
+            ("192.168.9.0/26", true),
+            ("10.0.0.0/8", false),
+        ] {
+            assert_eq!(spared.contains(&cidr(prefix)), is, "{prefix}");
+        }
+    }
 }
