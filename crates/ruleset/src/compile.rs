@@ -32,7 +32,7 @@ use self::lookup::{Lookup, LookupKey};
 use self::rule::{Allow, Compiled, Context};
 use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
-use crate::{Chain, Changes, Element, Table};
+use crate::{Chain, Changes, Element, Key, Table, Verdict};
 
 /// Holds our table as policy and the node ask for it.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ impl Compiler {
         base::put_chains(&settings, Some(&host::Wildcards::default()), &mut table);
         base::put_nat(&Node::default(), &mut table);
         let names = table.chains().keys().chain(table.sets().keys());
-        let fixed = names.cloned().collect();
+        let mut fixed: BTreeSet<String> = names.cloned().collect();
+        fixed.insert(base::NAT.to_owned());
         base::put_chains(&settings, None, &mut table);
         Self {
             fixed,
@@ -326,8 +327,7 @@ impl Compiler {
             return false;
         };
         let (ingress, egress) = classes_of(workload);
-        let own = Own::new(workload, &ingress.name(), &egress.name());
-        let interface = workload.interface.clone();
+        let workload = workload.clone();
         let before = self.workloads.remove(id);
         let mut structure = before.is_some();
         for class in [&ingress, &egress] {
@@ -336,6 +336,9 @@ impl Compiler {
                 structure = true;
             }
         }
+        let number = |class| self.classes.get(class).map_or(0, |parts| parts.number);
+        let own = Own::new(&workload, number(&ingress), number(&egress));
+        let interface = workload.interface;
         own.replace(before.as_ref().map(|placed| &placed.own), &mut self.table);
         let placed = Placed {
             interface,
@@ -372,8 +375,15 @@ impl Compiler {
                 lookup::is_plain(rules, direction, &is_wide)
             })
         };
-        let (chain, parts) = key.chain(&self.settings, &self.desired, &is_plain);
-        self.table.put_chain(&key.name(), chain);
+        let (chain, mut parts) = key.chain(&self.settings, &self.desired, &is_plain);
+        let name = key.name();
+        if let Some(map) = key.map() {
+            parts.number = self.number(key, map, &name);
+            let number = Key::of(parts.number.to_ne_bytes());
+            let goto = Element::verdict(Verdict::Goto(name.clone()));
+            self.table.put_element(map, number, goto);
+        }
+        self.table.put_chain(&name, chain);
         let owners = parts.policies.iter().map(|id| {
             let allow = key.kind.allow();
             let owner = Owner::Policy(id.clone(), key.direction, allow);
@@ -397,6 +407,21 @@ impl Compiler {
             }
         }
         self.classes.insert(key.clone(), parts);
+    }
+
+    /// The number of a class: the one that it has, or the beginning of its name's hash, or the next
+    /// that is free.
+    fn number(&self, key: &ClassKey, map: &str, name: &str) -> u32 {
+        if let Some(parts) = self.classes.get(key) {
+            return parts.number;
+        }
+        let hash = name.get(3..11).unwrap_or_default();
+        let mut number = u32::from_str_radix(hash, 16).unwrap_or_default();
+        let taken = &self.table.sets()[map].elements;
+        while taken.contains_key(&Key::of(number.to_ne_bytes())) {
+            number = number.wrapping_add(1);
+        }
+        number
     }
 
     /// Puts the chain of a policy or profile into the table, with the sets that it reads.

@@ -3,6 +3,7 @@
 use margay_policy::{Action, Desired, PolicyId, Rule as PolicyRule, Tier, TierDefault};
 
 use super::lookup::LookupKey;
+use super::endpoint;
 use super::names;
 use super::rule::{Allow, denial};
 use super::settings::{Direction, IPIP, Settings, UDP};
@@ -36,6 +37,8 @@ pub(super) enum Kind {
 /// What a class leads to beside its own chain.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parts {
+    /// What the maps from interfaces call the class of workloads.
+    pub(super) number: u32,
     pub(super) policies: Vec<PolicyId>,
     pub(super) lookups: Vec<LookupKey>,
 }
@@ -51,6 +54,15 @@ impl Kind {
 }
 
 impl ClassKey {
+    /// What leads from its number to its chain, if it has a number.
+    pub(super) fn map(&self) -> Option<&'static str> {
+        let map = match self.direction {
+            Direction::Ingress => endpoint::CLASSES_TO,
+            Direction::Egress => endpoint::CLASSES_FROM,
+        };
+        (self.kind == Kind::Workload).then_some(map)
+    }
+
     /// The name of its chain.
     pub(super) fn name(&self) -> String {
         let kind = match self.kind {
