@@ -32,7 +32,7 @@ use self::lookup::{Lookup, LookupKey};
 use self::rule::{Allow, Compiled, Context};
 use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
-use crate::{Chain, Changes, Element, Key, Table, Verdict};
+use crate::{Chain, Changes, Element, Table};
 
 /// Holds our table as policy and the node ask for it.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Compiler {
     fixed: BTreeSet<String>,
     /// Sets that have, or have had, members that are more than one address.
     wide: BTreeSet<(SetId, Family)>,
+    /// Families of which sets have, or have had, members. Of others there is nothing in the kernel.
+    families: BTreeSet<Family>,
     workloads: BTreeMap<EndpointId, Placed>,
     hosts: Hosts,
     classes: BTreeMap<ClassKey, class::Parts>,
@@ -89,6 +91,7 @@ impl Compiler {
             desired: Desired::default(),
             table,
             wide: BTreeSet::new(),
+            families: BTreeSet::from([Family::V4]),
             workloads: BTreeMap::new(),
             hosts: Hosts::default(),
             classes: BTreeMap::new(),
@@ -142,8 +145,8 @@ impl Compiler {
 
     /// Takes in a change of policy.
     pub fn update(&mut self, delta: Delta) {
-        let policies: BTreeSet<PolicyId> = delta.policies.keys().cloned().collect();
-        let profiles: BTreeSet<String> = delta.profiles.keys().cloned().collect();
+        let mut policies: BTreeSet<PolicyId> = delta.policies.keys().cloned().collect();
+        let mut profiles: BTreeSet<String> = delta.profiles.keys().cloned().collect();
         let workloads: Vec<EndpointId> = delta.workloads.keys().cloned().collect();
         let hosts = !delta.hosts.is_empty() || !delta.removed_hosts.is_empty();
         let removed_workloads = delta.removed_workloads.clone();
@@ -162,6 +165,11 @@ impl Compiler {
         }
         self.change_members(&members.changed);
         structure |= !widened.is_empty();
+        if members.new_family {
+            structure = true;
+            policies.extend(self.desired.policies.keys().cloned());
+            profiles.extend(self.desired.profiles.keys().cloned());
+        }
 
         self.recompile(&policies, &profiles, &widened);
         for id in removed_workloads {
@@ -214,6 +222,11 @@ impl Compiler {
                 }
             };
             for member in added {
+                let family = match member {
+                    Member::Net(cidr) => cidr.family(),
+                    Member::Port { address, .. } => Family::of(*address),
+                };
+                members.new_family |= self.families.insert(family);
                 if let Member::Net(cidr) = member
                     && lookup::single(member).is_none()
                     && self.wide.insert((*id, cidr.family()))
@@ -336,8 +349,7 @@ impl Compiler {
                 structure = true;
             }
         }
-        let number = |class| self.classes.get(class).map_or(0, |parts| parts.number);
-        let own = Own::new(&workload, number(&ingress), number(&egress));
+        let own = Own::new(&workload, &ingress.name(), &egress.name());
         let interface = workload.interface;
         own.replace(before.as_ref().map(|placed| &placed.own), &mut self.table);
         let placed = Placed {
@@ -375,14 +387,8 @@ impl Compiler {
                 lookup::is_plain(rules, direction, &is_wide)
             })
         };
-        let (chain, mut parts) = key.chain(&self.settings, &self.desired, &is_plain);
+        let (chain, parts) = key.chain(&self.settings, &self.desired, &self.families, &is_plain);
         let name = key.name();
-        if let Some(map) = key.map() {
-            parts.number = self.number(key, map, &name);
-            let number = Key::of(parts.number.to_ne_bytes());
-            let goto = Element::verdict(Verdict::Goto(name.clone()));
-            self.table.put_element(map, number, goto);
-        }
         self.table.put_chain(&name, chain);
         let owners = parts.policies.iter().map(|id| {
             let allow = key.kind.allow();
@@ -402,26 +408,11 @@ impl Compiler {
         for lookup in &parts.lookups {
             if !self.lookups.contains_key(lookup) {
                 let filled = Lookup::new(lookup, &self.desired);
-                filled.fill(lookup, &self.desired, &mut self.table);
+                filled.fill(lookup, &self.desired, &self.families, &mut self.table);
                 self.lookups.insert(lookup.clone(), filled);
             }
         }
         self.classes.insert(key.clone(), parts);
-    }
-
-    /// The number of a class: the one that it has, or the beginning of its name's hash, or the next
-    /// that is free.
-    fn number(&self, key: &ClassKey, map: &str, name: &str) -> u32 {
-        if let Some(parts) = self.classes.get(key) {
-            return parts.number;
-        }
-        let hash = name.get(3..11).unwrap_or_default();
-        let mut number = u32::from_str_radix(hash, 16).unwrap_or_default();
-        let taken = &self.table.sets()[map].elements;
-        while taken.contains_key(&Key::of(number.to_ne_bytes())) {
-            number = number.wrapping_add(1);
-        }
-        number
     }
 
     /// Puts the chain of a policy or profile into the table, with the sets that it reads.
@@ -443,6 +434,7 @@ impl Compiler {
         let context = Context {
             settings: &self.settings,
             is_wide: &is_wide,
+            families: &self.families,
             allow,
             in_tier: matches!(owner, Owner::Policy(..)),
             tier,
@@ -454,7 +446,8 @@ impl Compiler {
         }
         for id in rules.iter().flat_map(sets_of).collect::<BTreeSet<_>>() {
             if let Some(set) = self.desired.sets.get(&id) {
-                put_set(id, set, &self.wide, &mut self.table);
+                let (wide, families) = (&self.wide, &self.families);
+                put_set(id, set, wide, families, &mut self.table);
             }
         }
         for (name, set) in compiled.constants {
@@ -472,6 +465,8 @@ struct Members {
     changed: BTreeMap<SetId, BTreeSet<Member>>,
     /// Sets that have their first member that is more than one address.
     widened: BTreeSet<SetId>,
+    /// Whether no set had members of a family before.
+    new_family: bool,
 }
 
 fn classes_of(workload: &Workload) -> (ClassKey, ClassKey) {

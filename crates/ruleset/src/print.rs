@@ -183,11 +183,6 @@ impl Display for Statement {
                 negated,
             } => write!(f, "{} {}@{set}", joined(fields), not(*negated)),
             Self::Dispatch { fields, map } => write!(f, "{} vmap @{map}", joined(fields)),
-            Self::DispatchBy {
-                fields,
-                values,
-                map,
-            } => write!(f, "{} map @{values} vmap @{map}", joined(fields)),
             Self::Marked { mask, value } => {
                 write!(f, "meta mark & {mask:#010x} == {value:#010x}")
             }

@@ -65,15 +65,6 @@ pub enum Statement {
         /// The map.
         map: String,
     },
-    /// What a map to verdicts says of the value that another map has for the fields.
-    DispatchBy {
-        /// The fields.
-        fields: Vec<Field>,
-        /// The map to values.
-        values: String,
-        /// The map from those to verdicts.
-        map: String,
-    },
     /// Packets whose mark has this value in the bits of a mask.
     Marked {
         /// The mask.
@@ -208,16 +199,6 @@ impl Statement {
         }
     }
 
-    /// What a map says of the value that another map has for the fields.
-    #[must_use]
-    pub fn dispatch_by(fields: impl Into<Vec<Field>>, values: &str, map: &str) -> Self {
-        Self::DispatchBy {
-            fields: fields.into(),
-            values: values.to_owned(),
-            map: map.to_owned(),
-        }
-    }
-
     /// The chain that it leads to.
     #[must_use]
     pub fn chain(&self) -> Option<&str> {
@@ -233,7 +214,6 @@ impl Statement {
         match self {
             Self::In { set, .. } => vec![set],
             Self::Dispatch { map, .. } => vec![map],
-            Self::DispatchBy { values, map, .. } => vec![values, map],
             _ => Vec::new(),
         }
     }
@@ -292,15 +272,6 @@ impl Statement {
             }
             Self::Dispatch { fields, map } => {
                 load(fields, 0, to);
-                to.push(look_up(map, None));
-            }
-            Self::DispatchBy {
-                fields,
-                values,
-                map,
-            } => {
-                load(fields, 0, to);
-                to.push(look_up(values, Some(0)));
                 to.push(look_up(map, None));
             }
             Self::Marked { mask, value } => {

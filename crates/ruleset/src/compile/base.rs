@@ -4,7 +4,9 @@ use margay_model::{Cidr, Family};
 use margay_policy::Failsafe;
 
 use super::class::{ANSWERS_IN, ANSWERS_OUT, FAILSAFE_IN, FAILSAFE_OUT};
-use super::endpoint::{self, CONNECTIONS_FROM, CONNECTIONS_TO, MAC_CHECKED, MACS, RATE_FROM, RATE_TO};
+use super::endpoint::{
+    self, CONNECTIONS_FROM, CONNECTIONS_TO, MAC_CHECKED, MACS, RATE_FROM, RATE_TO,
+};
 use super::host::{self, Wildcards};
 use super::interval;
 use super::rule::port_set;
@@ -181,7 +183,7 @@ fn put_forward(settings: &Settings, table: &mut Table) {
     let (iif, oif) = (Field::InInterface, Field::OutInterface);
     let mut from = vec![Rule::new([Statement::dispatch([Field::CtState], STATES)])];
     from.extend(limited(table, iif, CONNECTIONS_FROM));
-    from.extend(classes(iif, endpoint::FROM, endpoint::CLASSES_FROM));
+    from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
     table.put_chain(
         "fwd-from",
@@ -190,7 +192,7 @@ fn put_forward(settings: &Settings, table: &mut Table) {
     let mut to: Vec<_> = limited(table, oif, RATE_TO).into_iter().collect();
     to.push(Rule::new([Statement::dispatch([Field::CtState], STATES)]));
     to.extend(limited(table, oif, CONNECTIONS_TO));
-    to.extend(classes(oif, endpoint::TO, endpoint::CLASSES_TO));
+    to.push(Rule::new([Statement::dispatch([oif], endpoint::TO)]));
     to.extend(unknown(settings, oif));
     table.put_chain("fwd-to", Chain::base(Base::filter(Hook::Forward, -4), to));
 }
@@ -204,7 +206,7 @@ fn put_local(settings: &Settings, table: &mut Table) {
         nd(),
     ];
     from.extend(limited(table, iif, CONNECTIONS_FROM));
-    from.extend(classes(iif, endpoint::FROM, endpoint::CLASSES_FROM));
+    from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
     table.put_chain("in-from", Chain::base(Base::filter(Hook::Input, -5), from));
     let to_host = each_prefix(settings, iif, &Verdict::Jump(TO_HOST.to_owned()));
@@ -414,13 +416,6 @@ fn each_prefix(settings: &Settings, field: Field, verdict: &Verdict) -> Vec<Rule
         Rule::new([interface]).then(verdict.clone())
     });
     rules.collect()
-}
-
-/// From an interface to its class. Twice, since a transaction may fall between the two maps: a
-/// packet that has read the number of a class that is gone asks again.
-fn classes(field: Field, numbers: &str, map: &str) -> [Rule; 2] {
-    let rule = Rule::new([Statement::dispatch_by([field], numbers, map)]);
-    [rule.clone(), rule]
 }
 
 /// What looks for the limit of an interface, where any has one.

@@ -7,13 +7,10 @@ use margay_policy::Workload;
 
 use super::interval::{merged, octets};
 use crate::expression::Limit;
-use crate::{Chain, Data, DataType, Element, Key, Rule, Set, Statement, Table, Verdict, interface_bytes};
+use crate::{Chain, DataType, Element, Key, Rule, Set, Statement, Table, Verdict, interface_bytes};
 
 pub(super) const FROM: &str = "wl-from";
 pub(super) const TO: &str = "wl-to";
-/// What leads from a class's number to its chain.
-pub(super) const CLASSES_FROM: &str = "classes-from";
-pub(super) const CLASSES_TO: &str = "classes-to";
 pub(super) const CONNECTIONS_FROM: &str = "connections-from";
 pub(super) const CONNECTIONS_TO: &str = "connections-to";
 pub(super) const RATE_FROM: &str = "rate-from";
@@ -54,23 +51,21 @@ pub(super) fn add_sets(table: &mut Table) {
     }
     table.put_set(MACS, Set::new([interface, DataType::Mac]));
     table.put_set(MAC_CHECKED, Set::new([interface]));
-    // Numbers and not chains: an element that leads to a chain has the kernel check every chain of
-    // the table, an element with a value costs itself only.
-    for map in [FROM, TO] {
-        let numbers = Data::Value(DataType::Mark);
-        table.put_set(map, Set::new([interface]).leading_to(numbers));
-    }
-    for map in [CLASSES_FROM, CLASSES_TO] {
-        table.put_set(map, Set::verdicts([DataType::Mark]));
-    }
-    for map in [CONNECTIONS_FROM, CONNECTIONS_TO, RATE_FROM, RATE_TO] {
+    for map in [
+        FROM,
+        TO,
+        CONNECTIONS_FROM,
+        CONNECTIONS_TO,
+        RATE_FROM,
+        RATE_TO,
+    ] {
         table.put_set(map, Set::verdicts([interface]));
     }
 }
 
 impl Own {
-    /// What an endpoint has, given the numbers of its classes.
-    pub(super) fn new(workload: &Workload, ingress: u32, egress: u32) -> Self {
+    /// What an endpoint has, given the chains of its classes.
+    pub(super) fn new(workload: &Workload, ingress: &str, egress: &str) -> Self {
         let mut own = Self::default();
         let interface = interface_bytes(&workload.interface);
         for address in &workload.addresses {
@@ -92,12 +87,13 @@ impl Own {
         own
     }
 
-    fn dispatch(&mut self, workload: &Workload, ingress: u32, egress: u32) {
+    fn dispatch(&mut self, workload: &Workload, ingress: &str, egress: &str) {
         let name = &workload.interface;
         let qos = workload.qos.clone().unwrap_or_default();
         let key = || Key::of(interface_bytes(name));
         for (map, class) in [(FROM, egress), (TO, ingress)] {
-            self.put(map, key(), Element::bytes(class.to_ne_bytes()));
+            let goto = Verdict::Goto(class.to_owned());
+            self.put(map, key(), Element::verdict(goto));
         }
         for (map, connections, letter) in [
             (CONNECTIONS_FROM, qos.egress_max_connections, 'f'),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::Compiler;
 use super::class::ClassKey;
 use super::lookup::{self, LookupKey};
-use crate::Key;
 
 impl Compiler {
     /// Takes out what nothing leads to any longer.
@@ -15,14 +14,6 @@ impl Compiler {
             .flat_map(|placed| [&placed.ingress, &placed.egress])
             .chain(&self.hosts.classes)
             .collect();
-        for (key, parts) in &self.classes {
-            if let Some(map) = key.map()
-                && !used.contains(key)
-            {
-                let number = Key::of(parts.number.to_ne_bytes());
-                self.table.remove_element(map, &number);
-            }
-        }
         self.classes.retain(|key, _| used.contains(key));
         let lookups = self.classes.values().flat_map(|parts| &parts.lookups);
         let lookups: BTreeSet<LookupKey> = lookups.cloned().collect();

@@ -109,21 +109,6 @@ impl Machine<'_> {
                     _ => Step::Stop,
                 };
             }
-            Statement::DispatchBy {
-                fields,
-                values,
-                map,
-            } => {
-                let Some(Some(Value::Bytes(number))) = self.find(fields, values) else {
-                    return Step::Stop;
-                };
-                let verdicts = &self.table.sets()[map].elements;
-                let found = verdicts.get(&Key::of(number));
-                return match found.and_then(|element| element.value.clone()) {
-                    Some(Value::Verdict(verdict)) => Step::Verdict(verdict),
-                    _ => Step::Stop,
-                };
-            }
             Statement::Marked { mask, value } => self.mark & mask == *value,
             Statement::SetMark { mask, value } => {
                 self.mark = self.mark & !mask | value;
