@@ -15,5 +15,6 @@ mod random;
 #[path = "../../../ruleset/tests/compile/reference.rs"]
 mod reference;
 mod sample;
+mod spoofing;
 mod table;
 mod watch;
