@@ -45,6 +45,8 @@ pub struct Compiler {
     fixed: BTreeSet<String>,
     /// Sets that have, or have had, members that are more than one address.
     wide: BTreeSet<(SetId, Family)>,
+    /// Families of which sets have, or have had, members. Of others there is nothing in the kernel.
+    families: BTreeSet<Family>,
     workloads: BTreeMap<EndpointId, Placed>,
     hosts: Hosts,
     classes: BTreeMap<ClassKey, class::Parts>,
@@ -80,7 +82,8 @@ impl Compiler {
         base::put_nat(&Node::default(), &mut table);
         base::put_tunnel_peers(&Node::default(), &mut table);
         let names = table.chains().keys().chain(table.sets().keys());
-        let fixed = names.cloned().collect();
+        let mut fixed: BTreeSet<String> = names.cloned().collect();
+        fixed.insert(base::NAT.to_owned());
         base::put_chains(&settings, None, &mut table);
         Self {
             fixed,
@@ -89,6 +92,7 @@ impl Compiler {
             desired: Desired::default(),
             table,
             wide: BTreeSet::new(),
+            families: BTreeSet::from([Family::V4]),
             workloads: BTreeMap::new(),
             hosts: Hosts::default(),
             classes: BTreeMap::new(),
@@ -150,8 +154,8 @@ impl Compiler {
 
     /// Takes in a change of policy.
     pub fn update(&mut self, delta: Delta) {
-        let policies: BTreeSet<PolicyId> = delta.policies.keys().cloned().collect();
-        let profiles: BTreeSet<String> = delta.profiles.keys().cloned().collect();
+        let mut policies: BTreeSet<PolicyId> = delta.policies.keys().cloned().collect();
+        let mut profiles: BTreeSet<String> = delta.profiles.keys().cloned().collect();
         let workloads: Vec<EndpointId> = delta.workloads.keys().cloned().collect();
         let hosts = !delta.hosts.is_empty() || !delta.removed_hosts.is_empty();
         let removed_workloads = delta.removed_workloads.clone();
@@ -170,6 +174,11 @@ impl Compiler {
         }
         self.change_members(&members.changed);
         structure |= !widened.is_empty();
+        if members.new_family {
+            structure = true;
+            policies.extend(self.desired.policies.keys().cloned());
+            profiles.extend(self.desired.profiles.keys().cloned());
+        }
 
         self.recompile(&policies, &profiles, &widened);
         for id in removed_workloads {
@@ -222,6 +231,11 @@ impl Compiler {
                 }
             };
             for member in added {
+                let family = match member {
+                    Member::Net(cidr) => cidr.family(),
+                    Member::Port { address, .. } => Family::of(*address),
+                };
+                members.new_family |= self.families.insert(family);
                 if let Member::Net(cidr) = member
                     && lookup::single(member).is_none()
                     && self.wide.insert((*id, cidr.family()))
@@ -335,8 +349,7 @@ impl Compiler {
             return false;
         };
         let (ingress, egress) = classes_of(workload);
-        let own = Own::new(workload, &ingress.name(), &egress.name());
-        let interface = workload.interface.clone();
+        let workload = workload.clone();
         let before = self.workloads.remove(id);
         let mut structure = before.is_some();
         for class in [&ingress, &egress] {
@@ -345,6 +358,8 @@ impl Compiler {
                 structure = true;
             }
         }
+        let own = Own::new(&workload, &ingress.name(), &egress.name());
+        let interface = workload.interface;
         own.replace(before.as_ref().map(|placed| &placed.own), &mut self.table);
         let placed = Placed {
             interface,
@@ -381,8 +396,9 @@ impl Compiler {
                 lookup::is_plain(rules, direction, &is_wide)
             })
         };
-        let (chain, parts) = key.chain(&self.settings, &self.desired, &is_plain);
-        self.table.put_chain(&key.name(), chain);
+        let (chain, parts) = key.chain(&self.settings, &self.desired, &self.families, &is_plain);
+        let name = key.name();
+        self.table.put_chain(&name, chain);
         let owners = parts.policies.iter().map(|id| {
             let allow = key.kind.allow();
             let owner = Owner::Policy(id.clone(), key.direction, allow);
@@ -401,7 +417,7 @@ impl Compiler {
         for lookup in &parts.lookups {
             if !self.lookups.contains_key(lookup) {
                 let filled = Lookup::new(lookup, &self.desired);
-                filled.fill(lookup, &self.desired, &mut self.table);
+                filled.fill(lookup, &self.desired, &self.families, &mut self.table);
                 self.lookups.insert(lookup.clone(), filled);
             }
         }
@@ -427,6 +443,7 @@ impl Compiler {
         let context = Context {
             settings: &self.settings,
             is_wide: &is_wide,
+            families: &self.families,
             allow,
             in_tier: matches!(owner, Owner::Policy(..)),
             tier,
@@ -438,7 +455,8 @@ impl Compiler {
         }
         for id in rules.iter().flat_map(sets_of).collect::<BTreeSet<_>>() {
             if let Some(set) = self.desired.sets.get(&id) {
-                put_set(id, set, &self.wide, &mut self.table);
+                let (wide, families) = (&self.wide, &self.families);
+                put_set(id, set, wide, families, &mut self.table);
             }
         }
         for (name, set) in compiled.constants {
@@ -467,6 +485,8 @@ struct Members {
     changed: BTreeMap<SetId, BTreeSet<Member>>,
     /// Sets that have their first member that is more than one address.
     widened: BTreeSet<SetId>,
+    /// Whether no set had members of a family before.
+    new_family: bool,
 }
 
 fn classes_of(workload: &Workload) -> (ClassKey, ClassKey) {

@@ -41,6 +41,9 @@ fn open_workloads_reach_each_other_and_the_host_as_set() {
         assert!(lab.a.reaches(A6, &lab.b, B6, 5000));
         assert!(lab.net.reaches(NET, &lab.b, B, 5000));
         assert_eq!(lab.a.reaches(A, &lab.host, HOST, 5000), expected);
+        // People can read it.
+        let list = lab.host.run("nft list table inet margay");
+        assert!(list.contains("iifname vmap @wl-from"), "{list}");
         // One leaves, and is closed again.
         let removed_workloads = [endpoint("a")].into();
         lab.update(Delta {

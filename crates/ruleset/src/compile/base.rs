@@ -4,7 +4,9 @@ use margay_model::{Cidr, Family};
 use margay_policy::Failsafe;
 
 use super::class::{ANSWERS_IN, ANSWERS_OUT, FAILSAFE_IN, FAILSAFE_OUT};
-use super::endpoint::{self, MAC_CHECKED, MACS, RATE_FROM, RATE_TO};
+use super::endpoint::{
+    self, CONNECTIONS_FROM, CONNECTIONS_TO, MAC_CHECKED, MACS, RATE_FROM, RATE_TO,
+};
 use super::host::{self, Wildcards};
 use super::interval;
 use super::rule::port_set;
@@ -127,12 +129,7 @@ fn put_raw(settings: &Settings, wildcards: Option<&Wildcards>, table: &mut Table
         // Its route leads to lo: a packet would go round until its time to live is spent.
         raw.push(dropped(what, "the workloads' gateway is nobody's address"));
     }
-    if !table.sets()[RATE_FROM].elements.is_empty() {
-        raw.push(Rule::new([Statement::dispatch(
-            [Field::InInterface],
-            RATE_FROM,
-        )]));
-    }
+    raw.extend(limited(table, Field::InInterface, RATE_FROM));
     raw.extend(each_prefix(
         settings,
         Field::InInterface,
@@ -217,17 +214,16 @@ fn put_sent(table: &mut Table) {
 fn put_forward(settings: &Settings, table: &mut Table) {
     let (iif, oif) = (Field::InInterface, Field::OutInterface);
     let mut from = vec![Rule::new([Statement::dispatch([Field::CtState], STATES)])];
+    from.extend(limited(table, iif, CONNECTIONS_FROM));
     from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
     table.put_chain(
         "fwd-from",
         Chain::base(Base::filter(Hook::Forward, -5), from),
     );
-    let mut to = Vec::new();
-    if !table.sets()[RATE_TO].elements.is_empty() {
-        to.push(Rule::new([Statement::dispatch([oif], RATE_TO)]));
-    }
+    let mut to: Vec<_> = limited(table, oif, RATE_TO).into_iter().collect();
     to.push(Rule::new([Statement::dispatch([Field::CtState], STATES)]));
+    to.extend(limited(table, oif, CONNECTIONS_TO));
     to.push(Rule::new([Statement::dispatch([oif], endpoint::TO)]));
     to.extend(unknown(settings, oif));
     table.put_chain("fwd-to", Chain::base(Base::filter(Hook::Forward, -4), to));
@@ -241,6 +237,7 @@ fn put_local(settings: &Settings, table: &mut Table) {
         Rule::new([Statement::dispatch([Field::CtState], STATES)]),
         nd(),
     ];
+    from.extend(limited(table, iif, CONNECTIONS_FROM));
     from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
     table.put_chain("in-from", Chain::base(Base::filter(Hook::Input, -5), from));
@@ -416,12 +413,17 @@ pub(super) fn put_nat(node: &Node, table: &mut Table) {
             rules.push(Rule::new(statements).commented("natOutgoing"));
         }
     }
+    // A base chain of translation makes every new connection dearer, also where it has no rules.
+    if rules.is_empty() {
+        table.remove_chain(NAT);
+        return;
+    }
     let base = Base {
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
         priority: AFTER_SRCNAT,
     };
-    table.put_chain("nat-post", Chain::base(base, rules));
+    table.put_chain(NAT, Chain::base(base, rules));
 }
 
 fn accepted_before(settings: &Settings) -> Rule {
@@ -453,6 +455,12 @@ fn each_prefix(settings: &Settings, field: Field, verdict: &Verdict) -> Vec<Rule
     rules.collect()
 }
 
+/// What looks for the limit of an interface, where any has one.
+fn limited(table: &Table, field: Field, map: &str) -> Option<Rule> {
+    let any = !table.sets()[map].elements.is_empty();
+    any.then(|| Rule::new([Statement::dispatch([field], map)]))
+}
+
 /// An interface of a workload that has no policy yet, or no longer.
 fn unknown(settings: &Settings, field: Field) -> Vec<Rule> {
     let mut rules = each_prefix(settings, field, &Verdict::Drop);
@@ -482,6 +490,7 @@ const HOST_CHAINS: [&str; 6] = [
 pub(super) const SENT: &str = "sent";
 pub(super) const TO_HOST: &str = "to-host";
 pub(super) const INVALID: &str = "invalid";
+pub(super) const NAT: &str = "nat-post";
 const STATES: &str = "states";
 const HOST_STATES: &str = "host-states";
 const ACCEPTED_STATES: &str = "accepted-states";

@@ -1,5 +1,7 @@
 //! Classes: endpoints whose traffic is decided by the same tiers and profiles share a chain.
 
+use std::collections::BTreeSet;
+
 use margay_policy::{Action, Desired, PolicyId, Rule as PolicyRule, Tier, TierDefault};
 
 use super::lookup::LookupKey;
@@ -80,17 +82,28 @@ impl ClassKey {
 
     /// Its chain, and what that leads to.
     ///
-    /// `is_plain` says of a policy whether it can be looked up.
+    /// `families` are those that sets have members of; `is_plain` says of a policy whether it can be looked up.
     pub(super) fn chain(
         &self,
         settings: &Settings,
         desired: &Desired,
+        families: &BTreeSet<Family>,
         is_plain: &dyn Fn(&PolicyId, Direction) -> bool,
     ) -> (Chain, Parts) {
         let mut parts = Parts::default();
         let mut rules = self.head(settings);
         for tier in &self.tiers {
-            self.tier(tier, settings, desired, is_plain, &mut rules, &mut parts);
+            let looked_up = self.tier(tier, settings, desired, is_plain, &mut rules, &mut parts);
+            if let Some((at, key)) = looked_up {
+                let dispatch = families.iter().map(|family| {
+                    Rule::new([
+                        Statement::Family(*family),
+                        Statement::dispatch([key.field(*family)], &key.map(*family)),
+                    ])
+                });
+                rules.splice(at..at, dispatch);
+                parts.lookups.push(key);
+            }
         }
         for profile in &self.profiles {
             let has_rules = desired
@@ -120,6 +133,7 @@ impl ClassKey {
         (chain, parts)
     }
 
+    /// Appends a tier; where a lookup has to stand in it, and which, if one does.
     fn tier(
         &self,
         tier: &Tier,
@@ -128,7 +142,7 @@ impl ClassKey {
         is_plain: &dyn Fn(&PolicyId, Direction) -> bool,
         rules: &mut Vec<Rule>,
         parts: &mut Parts,
-    ) {
+    ) -> Option<(usize, LookupKey)> {
         let own = |id: &PolicyId| {
             let policy = desired.policies.get(id);
             policy
@@ -143,19 +157,13 @@ impl ClassKey {
             .collect();
         let count: usize = plain.iter().map(|id| own(id).len()).sum();
         let looked_up = self.kind == Kind::Workload && only_allows && count > settings.lookup_above;
-        if looked_up {
+        let lookup = looked_up.then(|| {
             let key = LookupKey {
                 direction: self.direction,
                 policies: plain.clone(),
             };
-            for family in [Family::V4, Family::V6] {
-                rules.push(Rule::new([
-                    Statement::Family(family),
-                    Statement::dispatch([key.field(family)], &key.map(family)),
-                ]));
-            }
-            parts.lookups.push(key);
-        }
+            (rules.len(), key)
+        });
         let bit = settings.marks.pass;
         let passes = |id: &&PolicyId| own(id).iter().any(|rule| rule.action == Action::Pass);
         let any_passes = policies().any(|id| passes(&id));
@@ -192,6 +200,7 @@ impl ClassKey {
         if any_passes {
             rules.push(clear);
         }
+        lookup
     }
 
     /// What comes before every policy.

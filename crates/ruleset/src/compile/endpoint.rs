@@ -11,6 +11,8 @@ use crate::{Chain, DataType, Element, Key, Rule, Set, Statement, Table, Verdict,
 
 pub(super) const FROM: &str = "wl-from";
 pub(super) const TO: &str = "wl-to";
+pub(super) const CONNECTIONS_FROM: &str = "connections-from";
+pub(super) const CONNECTIONS_TO: &str = "connections-to";
 pub(super) const RATE_FROM: &str = "rate-from";
 pub(super) const RATE_TO: &str = "rate-to";
 pub(super) const MACS: &str = "macs";
@@ -49,7 +51,14 @@ pub(super) fn add_sets(table: &mut Table) {
     }
     table.put_set(MACS, Set::new([interface, DataType::Mac]));
     table.put_set(MAC_CHECKED, Set::new([interface]));
-    for map in [FROM, TO, RATE_FROM, RATE_TO] {
+    for map in [
+        FROM,
+        TO,
+        CONNECTIONS_FROM,
+        CONNECTIONS_TO,
+        RATE_FROM,
+        RATE_TO,
+    ] {
         table.put_set(map, Set::verdicts([interface]));
     }
 }
@@ -82,23 +91,24 @@ impl Own {
         let name = &workload.interface;
         let qos = workload.qos.clone().unwrap_or_default();
         let key = || Key::of(interface_bytes(name));
-        for (map, class, connections, letter) in [
-            (FROM, egress, qos.egress_max_connections, 'f'),
-            (TO, ingress, qos.ingress_max_connections, 't'),
+        for (map, class) in [(FROM, egress), (TO, ingress)] {
+            let goto = Verdict::Goto(class.to_owned());
+            self.put(map, key(), Element::verdict(goto));
+        }
+        for (map, connections, letter) in [
+            (CONNECTIONS_FROM, qos.egress_max_connections, 'f'),
+            (CONNECTIONS_TO, qos.ingress_max_connections, 't'),
         ] {
-            let mut chain = class.to_owned();
-            if let Some(most) = positive(connections) {
-                chain = format!("l{letter}-{name}");
-                let limit = Statement::ConnectionsOver(most);
-                let rules = [
-                    Rule::new([limit, Statement::Counter])
-                        .then(Verdict::Drop)
-                        .commented("too many connections"),
-                    Rule::default().then(Verdict::Goto(class.to_owned())),
-                ];
-                self.chains.insert(chain.clone(), Chain::regular(rules));
-            }
-            self.put(map, key(), Element::verdict(Verdict::Goto(chain)));
+            let Some(most) = positive(connections) else {
+                continue;
+            };
+            let chain = format!("l{letter}-{name}");
+            let limit = Statement::ConnectionsOver(most);
+            let rule = Rule::new([limit, Statement::Counter])
+                .then(Verdict::Drop)
+                .commented("too many connections");
+            self.chains.insert(chain.clone(), Chain::regular([rule]));
+            self.put(map, key(), Element::verdict(Verdict::Jump(chain)));
         }
         for (map, rate, burst, letter) in [
             (

@@ -108,13 +108,19 @@ impl Lookup {
         self.allowed.contains_key(&set)
     }
 
-    /// Puts both maps into the table, with all that they lead to.
-    pub(super) fn fill(&self, key: &LookupKey, desired: &Desired, table: &mut Table) {
+    /// Puts the maps of these families into the table, with all that they lead to.
+    pub(super) fn fill(
+        &self,
+        key: &LookupKey,
+        desired: &Desired,
+        families: &BTreeSet<Family>,
+        table: &mut Table,
+    ) {
         let mut addresses = BTreeSet::new();
         for set in self.allowed.keys().filter_map(|id| desired.sets.get(id)) {
             addresses.extend(set.members.iter().filter_map(single));
         }
-        for family in [Family::V4, Family::V6] {
+        for family in families.iter().copied() {
             let mut map = Set::verdicts([DataType::address(family)]).counted();
             let own = addresses
                 .iter()

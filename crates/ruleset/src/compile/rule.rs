@@ -1,6 +1,6 @@
 //! One rule of a policy as rules of nftables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use margay_model::{Cidr, Family};
 use margay_policy::{Action, Icmp, PortRange, Rule as PolicyRule, SetId, Side as PolicySide};
@@ -27,6 +27,8 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
     /// Whether a set has members that are more than one address.
     pub(super) is_wide: &'a dyn Fn(SetId, Family) -> bool,
+    /// The families that sets have members of.
+    pub(super) families: &'a BTreeSet<Family>,
     pub(super) allow: Allow,
     /// Whether `Pass` goes on with the next tier, or else with the next profile.
     pub(super) in_tier: bool,
@@ -73,6 +75,11 @@ impl Compiled {
         family: Option<Family>,
         context: &Context<'_>,
     ) -> Option<Vec<Any>> {
+        // Sets of a family without members are not there: nothing is in them.
+        let empty = family.is_some_and(|family| !context.families.contains(&family));
+        if empty && reads_members(rule) {
+            return None;
+        }
         let mut conditions: Vec<Any> = Vec::new();
         let mut must = |statement| conditions.push(vec![vec![statement]]);
         if let Some(family) = family {
@@ -102,7 +109,8 @@ impl Compiled {
             (&rule.destination, Side::Destination),
         ] {
             self.addresses(policy_side, side, family, context, &mut conditions)?;
-            self.ports(policy_side, side, family, rule.protocol, &mut conditions)?;
+            let readable = family.filter(|_| !empty);
+            self.ports(policy_side, side, readable, rule.protocol, &mut conditions)?;
         }
         Some(conditions)
     }
@@ -161,7 +169,8 @@ impl Compiled {
             }
             conditions.push(any);
         }
-        for id in &from.not_sets {
+        let there = context.families.contains(&family);
+        for id in from.not_sets.iter().filter(|_| there) {
             let mut all = vec![Statement::without([field], &hosts(id))];
             if (context.is_wide)(*id, family) {
                 all.push(Statement::without([field], &nets(id)));
@@ -349,6 +358,15 @@ fn needs_family(rule: &PolicyRule) -> bool {
             && side.service.is_none())
     };
     side(&rule.source) || side(&rule.destination) || rule.icmp.is_some() || rule.not_icmp.is_some()
+}
+
+/// Whether a rule matches members of sets only.
+fn reads_members(rule: &PolicyRule) -> bool {
+    let side = |side: &PolicySide| {
+        let named = !side.named_ports.is_empty() && side.ports.is_empty();
+        !side.sets.is_empty() || side.service.is_some() || named
+    };
+    side(&rule.source) || side(&rule.destination)
 }
 
 /// Every way to take one alternative of each condition.

@@ -45,9 +45,10 @@ pub(super) fn put_set(
     id: SetId,
     set: &margay_policy::Set,
     wide: &BTreeSet<(SetId, Family)>,
+    families: &BTreeSet<Family>,
     table: &mut Table,
 ) {
-    for family in [Family::V4, Family::V6] {
+    for family in families.iter().copied() {
         let address = DataType::address(family);
         let (part, fields) = match set.kind {
             SetKind::Nets => (Part::Hosts, vec![address]),
