@@ -85,7 +85,7 @@ impl Engine {
     /// Orders what BGP is to do, now that the kernel is as it is; `missing` are routes that it lacks.
     pub(super) fn announce(
         &mut self,
-        peering: Peering,
+        mut peering: Peering,
         picture: &Picture,
         missing: &BTreeSet<RouteKey>,
     ) {
@@ -97,6 +97,10 @@ impl Engine {
         };
         self.parts.orders.send_if_modified(|last| {
             let version = last.as_ref().map_or(0, |last| last.version);
+            let earlier = last.as_ref().and_then(|last| last.peering.speaker.as_ref());
+            if let (Some(speaker), Some(earlier)) = (&mut peering.speaker, earlier) {
+                speaker.share_policies(earlier);
+            }
             let mut order = Order {
                 peering,
                 announced,

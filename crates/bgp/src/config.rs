@@ -7,10 +7,13 @@ mod peer;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use margay_model::Cidr;
 use margay_model::scalar::AsNumber;
+
+use crate::policy::Policy;
 
 pub(crate) use family::FAMILIES;
 pub use family::{Families, PerFamily};
@@ -80,7 +83,87 @@ impl SpeakerConfig {
     pub fn cluster(&self) -> Ipv4Addr {
         self.cluster_id.unwrap_or(self.router_id)
     }
+
+    /// Takes the policies of an earlier configuration where they equal the peers' own.
+    ///
+    /// Peers share policies, which may be large. What is shared is compared once here, and by its
+    /// address from then on.
+    pub fn share_policies(&mut self, earlier: &Self) {
+        let mut compared: BTreeMap<(*const Policy, *const Policy), bool> = BTreeMap::new();
+        let mut share = |own: &mut Option<Arc<Policy>>, earlier: &Option<Arc<Policy>>| {
+            if let (Some(own), Some(earlier)) = (own, earlier) {
+                let pair = (Arc::as_ptr(own), Arc::as_ptr(earlier));
+                if *compared.entry(pair).or_insert_with(|| own == earlier) {
+                    own.clone_from(earlier);
+                }
+            }
+        };
+        for (name, peer) in &mut self.peers {
+            if let Some(earlier) = earlier.peers.get(name) {
+                share(&mut peer.import, &earlier.import);
+                share(&mut peer.export, &earlier.export);
+            }
+        }
+    }
 }
 
 /// The longest wait for peers' End-of-RIB after a restart.
 pub(crate) const DEFERRAL_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Condition, Owners, Rule, Verdict};
+
+    /// A configuration of two peers that share a policy on `owners`.
+    fn config(owners: &[&str]) -> SpeakerConfig {
+        let mut config = SpeakerConfig::new(AsNumber(64512), Ipv4Addr::new(10, 0, 0, 1));
+        let by_prefix = owners.iter().map(|cidr| (cidr.parse().unwrap(), [].into()));
+        let owners = Arc::new(Owners {
+            by_prefix: by_prefix.collect(),
+            ..Owners::default()
+        });
+        let rule = Rule::new("owner", vec![Condition::Owner(owners)], Verdict::Accept);
+        let policy = Arc::new(Policy {
+            name: "import".to_owned(),
+            rules: vec![rule],
+            otherwise: Verdict::Reject,
+        });
+        for number in 2..4 {
+            let address = Ipv4Addr::new(10, 0, 0, number);
+            let mut peer = PeerConfig::new(address.into(), RemoteAs::Internal);
+            peer.import = Some(Arc::clone(&policy));
+            peer.export = Some(Policy::accept_all());
+            config.peers.insert(format!("n{number}"), peer);
+        }
+        config
+    }
+
+    #[test]
+    fn equal_policies_are_shared_and_others_are_not() {
+        let is_shared = |a: &SpeakerConfig, b: &SpeakerConfig| {
+            let pairs = a.peers.iter().map(|(name, peer)| (peer, &b.peers[name]));
+            let same = |a: &Option<_>, b: &Option<_>| match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                _ => false,
+            };
+            pairs
+                .map(|(a, b)| [same(&a.import, &b.import), same(&a.export, &b.export)])
+                .collect::<Vec<_>>()
+        };
+        let earlier = config(&["10.65.0.0/26"]);
+        let mut equal = config(&["10.65.0.0/26"]);
+        equal.share_policies(&earlier);
+        assert_eq!(is_shared(&equal, &earlier), [[true, true]; 2]);
+        let wanted = config(&["10.65.0.0/26", "10.65.1.0/26"]);
+        let mut changed = wanted.clone();
+        changed.share_policies(&earlier);
+        assert_eq!(is_shared(&changed, &earlier), [[false, true]; 2]);
+        assert_eq!(changed, wanted);
+        // A peer that was not there before keeps its own.
+        let mut fresh = config(&["10.65.0.0/26"]);
+        let nobody = SpeakerConfig::new(AsNumber(64512), Ipv4Addr::new(10, 0, 0, 1));
+        fresh.share_policies(&nobody);
+        assert_eq!(is_shared(&fresh, &earlier), [[false, false]; 2]);
+    }
+}

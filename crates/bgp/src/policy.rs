@@ -18,7 +18,7 @@ pub use evaluate::{Candidate, RouteSource};
 ///
 /// Rules are tried in order. One whose conditions all hold applies its operations; its verdict, if
 /// it has one, ends the evaluation. Where no rule decides, `otherwise` does.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// A name for people: where the policy comes from.
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Policy {
 }
 
 /// A rule on routes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// A name for people, given as the reason of a rejection.
     pub name: Arc<str>,

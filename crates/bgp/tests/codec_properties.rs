@@ -3,13 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use margay_bgp::attribute::{Aggregator, Segment, SegmentKind, UnknownAttribute};
-use margay_bgp::message::{self, Context, Message, Nlri, Open};
+use margay_bgp::message::{self, Context, Message, Nlri};
 use margay_bgp::{
-    AddPath, AsPath, Attributes, Capability, Community, ExtendedCommunity, Families,
-    LargeCommunity, NextHop, Origin, Output, PeerConfig, RemoteAs, Speaker, SpeakerConfig,
+    AsPath, Attributes, Community, ExtendedCommunity, Families, LargeCommunity, NextHop, Origin,
 };
 use margay_model::scalar::AsNumber;
 use margay_model::{Cidr, Family};
@@ -182,138 +180,3 @@ proptest! {
         }
     }
 }
-
-/// A generator that needs no state but a number.
-fn random(state: &mut u64) -> usize {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    usize::try_from(*state >> 33).unwrap()
-}
-
-/// A speaker hears messages that were right before some octets changed. It never panics, it
-/// survives to speak with the next, and its counts stay right.
-#[test]
-fn mutated_messages_hurt_nobody() {
-    let mut config = SpeakerConfig::new(AsNumber(64512), "10.0.0.1".parse().unwrap());
-    let mut peer = PeerConfig::new("10.0.0.2".parse().unwrap(), RemoteAs::Internal);
-    (peer.passive, peer.families) = (true, Families::BOTH);
-    peer.add_path = AddPath {
-        receive: true,
-        send: 2,
-    };
-    peer.timers.error_wait = Duration::ZERO;
-    peer.timers.error_wait_max = Duration::ZERO;
-    config.peers.insert("peer".to_owned(), peer);
-    let mut speaker = Speaker::new(config, Duration::ZERO, 1, false);
-
-    let context = Context {
-        external: false,
-        four_octet_as: true,
-        families: Families::BOTH,
-        ..Context::NONE
-    };
-    let mut corpus: Vec<Vec<u8>> = Vec::new();
-    let mut attributes = Attributes::local("10.0.0.2".parse().unwrap());
-    attributes.as_path = AsPath::sequence([65001, 70000]);
-    attributes.communities = vec![Community(7), Community::NO_LLGR];
-    attributes.cluster_list = vec![Ipv4Addr::new(9, 9, 9, 9)];
-    let four: Vec<_> = (0..10_u8)
-        .map(|n| Nlri {
-            prefix: format!("10.65.{n}.0/26").parse().unwrap(),
-            path_id: 0,
-        })
-        .collect();
-    let six = [Nlri {
-        prefix: "fd00:65::/64".parse().unwrap(),
-        path_id: 0,
-    }];
-    let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
-        let mut octets = Vec::new();
-        write(&mut octets);
-        corpus.push(octets);
-    };
-    add(&|out| message::announcements(out, &context, Family::V4, &attributes, &four).unwrap());
-    let mut sixth = attributes.clone();
-    sixth.next_hop = NextHop::new("fd00::2".parse().unwrap());
-    add(&|out| message::announcements(out, &context, Family::V6, &sixth, &six).unwrap());
-    add(&|out| message::withdrawals(out, &context, Family::V4, &four));
-    add(&|out| message::withdrawals(out, &context, Family::V6, &six));
-    add(&|out| message::end_of_rib(out, Family::V6));
-    let open = Open {
-        asn: AsNumber(64512),
-        hold_time: 90,
-        router_id: "10.0.0.2".parse().unwrap(),
-        capabilities: vec![
-            Capability::Multiprotocol(Family::V4),
-            Capability::Multiprotocol(Family::V6),
-            Capability::FourOctetAs(AsNumber(64512)),
-            Capability::EnhancedRefresh,
-        ],
-    };
-    add(&|out| message::encode_open(out, &open));
-
-    let [local, remote]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
-    let (mut state, mut now, mut sessions) = (0x9e37_79b9_7f4a_7c15_u64, Duration::ZERO, 0);
-    let mut connection = None;
-    for _ in 0..ROUNDS {
-        now += Duration::from_millis(1);
-        let id = match connection {
-            Some(id) => id,
-            None => {
-                speaker.tick(now);
-                let Ok((id, _)) = speaker.accept(now, local, remote) else {
-                    speaker.poll(now);
-                    continue;
-                };
-                let mut hello = corpus.last().unwrap().clone();
-                message::keepalive(&mut hello);
-                speaker.received(now, id, &hello);
-                sessions += 1;
-                connection = Some(id);
-                id
-            }
-        };
-        let mut octets = corpus[random(&mut state) % corpus.len()].clone();
-        for _ in 0..random(&mut state) % 4 {
-            let place = 16 + random(&mut state) % (octets.len() - 16);
-            octets[place] = u8::try_from(random(&mut state) % 256).unwrap();
-        }
-        if random(&mut state).is_multiple_of(5) {
-            let cut = 19 + random(&mut state) % (octets.len() - 18);
-            octets.truncate(cut);
-            // A length that fits, so that the cut is seen.
-            let length = u16::try_from(octets.len()).unwrap().to_be_bytes();
-            octets[16..18].copy_from_slice(&length);
-        }
-        speaker.received(now, id, &octets);
-        for output in speaker.poll(now) {
-            match output {
-                Output::Close { .. } => connection = None,
-                Output::Transmit(id) => {
-                    let mut out = Vec::new();
-                    while speaker.transmit(now, id, &mut out) {}
-                }
-                _ => {}
-            }
-        }
-    }
-    assert!(sessions > 100, "{sessions}");
-    let status = speaker.peers().remove(0);
-    assert!(
-        status.counters.treated_as_withdraw > 100,
-        "{:?}",
-        status.counters
-    );
-    let received = speaker.received_routes("peer").unwrap();
-    let counted = status.prefixes.v4.received + status.prefixes.v6.received;
-    assert_eq!(usize::try_from(counted).unwrap(), received.len());
-    let accepted = received
-        .iter()
-        .filter(|route| route.rejected.is_none())
-        .count();
-    let counted = status.prefixes.v4.accepted + status.prefixes.v6.accepted;
-    assert_eq!(usize::try_from(counted).unwrap(), accepted);
-}
-
-const ROUNDS: usize = 60_000;

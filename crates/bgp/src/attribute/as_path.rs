@@ -121,6 +121,11 @@ impl AsPath {
         }
     }
 
+    /// Takes the segments of a confederation out, as at its border (RFC 5065 §4.1).
+    pub fn remove_confederation(&mut self) {
+        self.0.retain(|segment| !segment.kind.is_confederation());
+    }
+
     /// Whether a segment belongs to a confederation.
     #[must_use]
     pub fn has_confederation(&self) -> bool {
@@ -174,6 +179,23 @@ mod tests {
         );
         assert_eq!(path.numbers().take(300).collect::<Vec<_>>(), long);
         assert_eq!(path.origin(), Some(AsNumber(4)));
+    }
+
+    #[test]
+    fn a_confederation_ends_at_its_border() {
+        let segment = |kind, numbers: &[u32]| Segment {
+            kind,
+            numbers: numbers.iter().copied().map(AsNumber).collect(),
+        };
+        let mut path = AsPath(vec![
+            segment(SegmentKind::ConfedSequence, &[64512]),
+            segment(SegmentKind::ConfedSet, &[64513, 64514]),
+            segment(SegmentKind::Sequence, &[65001]),
+        ]);
+        assert!(path.has_confederation());
+        path.remove_confederation();
+        path.prepend(&[AsNumber(64500)]);
+        assert_eq!(path, AsPath::sequence([64500, 65001]));
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl GroupKey {
     }
 
     fn make_external(&self, attributes: &mut Attributes, path: &Path) {
+        attributes.as_path.remove_confederation();
         attributes.as_path.prepend(&[self.asn]);
         attributes.local_pref = None;
         attributes.originator_id = None;

@@ -213,7 +213,7 @@ fn path_attributes(
         let lost = |asn: AsNumber| asn.0 > u32::from(u16::MAX);
         if attributes.as_path.numbers().any(lost) {
             let mut path = attributes.as_path.clone();
-            path.0.retain(|segment| !segment.kind.is_confederation());
+            path.remove_confederation();
             put(out, OPTIONAL | TRANSITIVE, AS4_PATH, &as_path(&path, true));
         }
         if let Some(aggregator) = attributes

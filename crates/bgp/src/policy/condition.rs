@@ -10,7 +10,7 @@ use margay_model::{Cidr, Family};
 use crate::attribute::{Community, LargeCommunity};
 
 /// What must hold for a rule to apply.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// The prefix compares so.
     Prefix(PrefixMatch),

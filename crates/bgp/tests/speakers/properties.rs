@@ -64,8 +64,14 @@ fn check_sessions(net: &mut Net) {
     }
 }
 
+/// How many cases are tried: `PROPTEST_CASES`, or few.
+fn cases() -> u32 {
+    let told = std::env::var("PROPTEST_CASES").ok();
+    told.map_or(96, |told| told.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// Node 0 reflects for some of the others; 1 and 2 also peer with each other.
     #[test]

@@ -71,7 +71,7 @@ pub(super) fn merge(short: AsPath, long: AsPath) -> AsPath {
 
 impl SegmentKind {
     /// Whether the segment belongs to a confederation.
-    pub(in crate::message) fn is_confederation(self) -> bool {
+    pub(crate) fn is_confederation(self) -> bool {
         matches!(self, Self::ConfedSequence | Self::ConfedSet)
     }
 
