@@ -7,6 +7,7 @@ mod get;
 mod ipam;
 mod node;
 mod version;
+mod why;
 mod write;
 
 use std::io::{Read, Write};
@@ -89,6 +90,7 @@ pub async fn run<S: Store>(store: &S, command: Command, streams: &mut Streams<'_
         Command::Version { client: true } => version::client(streams),
         Command::Version { client: false } => version::both(&client, streams).await,
         Command::Validate(source) => write::validate(&source, streams),
+        Command::Why(asked) => why::run(store, asked, streams).await,
     }
 }
 

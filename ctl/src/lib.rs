@@ -14,6 +14,7 @@ pub mod open;
 pub mod output;
 pub mod stamps;
 pub mod table;
+pub mod why;
 pub mod yaml;
 
 pub use commands::{Streams, begin, run};
