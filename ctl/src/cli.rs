@@ -56,6 +56,9 @@ pub enum Command {
     /// Ask this node's agent about BGP.
     #[command(subcommand)]
     Bgp(Bgp),
+    /// Ask this node's kernel about policy.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Tell why a connection is made or not: policy on both nodes, route and MTU.
     Why(Why),
     /// Show this program's version and the cluster's.
@@ -321,6 +324,19 @@ pub enum Bgp {
     },
 }
 
+/// Commands about policy on this node.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Show how often each rule matched, and what was dropped for which reason.
+    Hits {
+        /// Only this policy: its name, with namespace and kind or without.
+        policy: Option<String>,
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Report,
+    },
+}
+
 /// A connection to be explained.
 #[derive(Args, Debug)]
 pub struct Why {
@@ -401,6 +417,7 @@ mod tests {
             "margayctl bgp routes --received Mesh_10_0_0_2",
             "margayctl bgp routes --advertised 10.0.0.2",
             "margayctl why prod/web prod/db tcp 5432 -o json",
+            "margayctl policy hits prod/db -o yaml",
             "margayctl why 10.0.0.1 10.0.0.2 icmp",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

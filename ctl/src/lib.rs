@@ -8,6 +8,7 @@ pub mod cli;
 pub mod columns;
 pub mod commands;
 pub mod documents;
+pub mod hits;
 pub mod inventory;
 pub mod kinds;
 pub mod open;

@@ -15,5 +15,5 @@ mod wire;
 
 pub use conntrack::Conntrack;
 pub use error::{Error, Result};
-pub use nft::{Nft, RuleCounter};
+pub use nft::{ElementCounter, Nft, RuleCounter};
 pub use watch::{Event, Watch};

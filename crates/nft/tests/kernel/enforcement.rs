@@ -284,6 +284,14 @@ fn long_lists_are_looked_up() {
     let a: Vec<_> = nets(&[A]).members.into_iter().collect();
     lab.update(members("p3", &a, &[]));
     assert!(lab.a.reaches(A, &lab.b, B, 6003));
+    let table = lab.compiler.table().name().to_owned();
+    let counted = lab.nft.element_counters(&table).unwrap();
+    let of_p3 = |counter: &&margay_nft::ElementCounter| {
+        let comment = counter.comment.as_deref().unwrap_or_default();
+        counter.set.starts_with("li4-") && comment.contains("p3")
+    };
+    let hit = counted.iter().find(of_p3).expect("an element of p3");
+    assert!(hit.packets >= 1 && hit.bytes >= 28, "{counted:?}");
     assert!(!lab.a.reaches(A, &lab.b, B, 6004));
     assert!(!lab.a.reaches(A, &lab.b, B, 7013));
     lab.update(members("all", &a, &[]));

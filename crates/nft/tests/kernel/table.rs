@@ -178,6 +178,7 @@ fn rules_count() {
     let counter = &counters[0];
     assert_eq!((&*counter.chain, counter.index), ("out", 1));
     assert_eq!(counter.comment.as_deref(), Some("nine"));
+    assert!(counter.denies);
     assert!(counter.packets >= 1 && counter.bytes >= 28, "{counter:?}");
     assert_eq!(interface_bytes("lo")[..3], *b"lo\0");
 }
