@@ -335,6 +335,12 @@ pub enum Policy {
         #[arg(short, long, value_enum, default_value_t)]
         output: Report,
     },
+    /// Show rules of other programs that drop workloads' packets, or may, with the remedy.
+    Others {
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Report,
+    },
 }
 
 /// A connection to be explained.
@@ -418,6 +424,7 @@ mod tests {
             "margayctl bgp routes --advertised 10.0.0.2",
             "margayctl why prod/web prod/db tcp 5432 -o json",
             "margayctl policy hits prod/db -o yaml",
+            "margayctl policy others",
             "margayctl why 10.0.0.1 10.0.0.2 icmp",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

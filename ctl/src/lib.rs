@@ -12,6 +12,7 @@ pub mod hits;
 pub mod inventory;
 pub mod kinds;
 pub mod open;
+pub mod others;
 pub mod output;
 pub mod stamps;
 pub mod table;

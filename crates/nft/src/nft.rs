@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::decode;
 use crate::encode::{self, Transaction};
 use crate::error::{Error, Result};
+use crate::others::{self, ForeignChain};
 use crate::protocol::*;
 use crate::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
 
@@ -249,6 +250,14 @@ impl Nft {
             what: format!("reading the counters of table {table}"),
             source: RequestError::Interrupted,
         })
+    }
+
+    /// Every chain of the namespace, of whatever table.
+    ///
+    /// # Errors
+    /// As [`Nft::observe`].
+    pub fn chains(&mut self) -> Result<Vec<ForeignChain>> {
+        others::chains(&mut self.connection)
     }
 
     /// `None` if the ruleset changed meanwhile.
