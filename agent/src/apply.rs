@@ -134,6 +134,7 @@ impl Engine {
             &parts.node,
             parts.netlink.namespace(),
             settings.of_policy(),
+            parts.config.cut_connections,
             parts.metrics.clone(),
         )?;
         let files = parts.config.status_dir().map(StatusFiles::new);
@@ -224,6 +225,7 @@ impl Engine {
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
                 _ = accept.changed() => {
                     self.trusted = true;
+                    self.enforcer.trust();
                     self.hasten(Duration::ZERO);
                 }
                 () = sleep_until(refresh) => {
@@ -407,6 +409,8 @@ impl Engine {
         let mut interfaces = self.parts.netlink.interfaces().await?;
         let host = enforce::node(&self.state, &self.settings, &interfaces);
         self.enforcer.set_node(host);
+        self.enforcer
+            .set_present(interfaces.iter().map(|link| link.name.as_str()));
         self.enforce().await?;
         let mut observed = self.observe(&interfaces).await?;
         let ownership = self.ownership(&interfaces);

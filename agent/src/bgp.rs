@@ -1,5 +1,6 @@
 //! BGP in the agent: what the speaker is told, what it tells, and where people see it.
 
+pub mod backend;
 pub mod bird;
 pub mod order;
 pub mod secrets;

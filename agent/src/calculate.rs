@@ -342,6 +342,7 @@ impl Drawing<'_> {
             destinations.retain(|destination| !by_bgp(destination));
         }
         let dark = self.dark.into_iter();
+        self.picture.encapsulated = self.encapsulated;
         self.picture.unreachable = dark
             .filter(|(_, (destinations, _))| !destinations.is_empty())
             .map(|(node, (destinations, reason))| Unreachable {

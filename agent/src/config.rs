@@ -16,6 +16,7 @@ use margay_telemetry::{Format, Severity};
 use regex::Regex;
 
 use crate::autodetect::Method;
+use crate::bgp::backend::Backend;
 use crate::enforce::settings::{self as policy_settings, PolicyTunables};
 use crate::gone::DECLARED;
 use crate::install;
@@ -43,6 +44,10 @@ pub struct Config {
     pub node_grace: Option<Duration>,
     /// Below it, passwords of BGP sessions: `<secret>/<key>`.
     pub bgp_secrets: PathBuf,
+    /// Which program speaks BGP.
+    pub bgp_backend: Backend,
+    /// Where programs that speak BGP have their files.
+    pub bgp_dir: PathBuf,
     /// Below it, the sockets on which BIRD's clients are answered; `None` answers none.
     pub bird_dir: Option<PathBuf>,
     /// The agent's socket.
@@ -59,6 +64,8 @@ pub struct Config {
     pub ip: NodeAddress,
     /// The node's IPv6 address.
     pub ip6: NodeAddress,
+    /// Whether connections are cut that policy no longer allows.
+    pub cut_connections: bool,
     /// The node's AS number, where it differs from the cluster's.
     pub as_number: Option<u32>,
     /// Words to be found in the cluster's `clusterType`.
@@ -221,6 +228,7 @@ impl Config {
             Some(dir) => dir.join("agent.sock"),
             None => PathBuf::from(SOCKET),
         };
+        let bgp_dir = socket.with_file_name("bgp");
         let bird_dir = match source.path_or_none("MARGAY_BIRD_SOCKETS")? {
             Some(told) => told,
             None => Some(run_dir.clone().unwrap_or_else(|| PathBuf::from(RUN_DIR))),
@@ -262,11 +270,14 @@ impl Config {
             bgp_secrets: source
                 .path("MARGAY_BGP_SECRETS_DIR")?
                 .unwrap_or_else(|| BGP_SECRETS.into()),
+            bgp_backend: source.bgp_backend(&bgp_dir)?,
+            bgp_dir,
             bird_dir,
             socket,
             endpoint_status,
             machine_id: source.text("MARGAY_MACHINE_ID"),
             datastore_file: source.path("MARGAY_CONFIG")?,
+            cut_connections: source.boolean("MARGAY_CUT_CONNECTIONS")?.unwrap_or(false),
             install_cni: source.boolean("MARGAY_INSTALL_CNI")?.unwrap_or(false),
             ip: source.node_address("IP", "IP_AUTODETECTION_METHOD", Family::V4)?,
             ip6: source.node_address("IP6", "IP6_AUTODETECTION_METHOD", Family::V6)?,

@@ -4,21 +4,24 @@
 //! given the difference, as one transaction, on a thread that may wait. When somebody else has changed the
 //! table, or the kernel refused, it is read and compared whole.
 
+mod cut;
 mod host;
 pub mod settings;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
 
 use margay_model::{Key, Kind};
 use margay_netlink::Namespace;
 use margay_nft::{Event, Nft, Watch};
 use margay_policy::{Calculator, Condition, EndpointId};
-use margay_ruleset::compile::{Node, Settings};
+use margay_ruleset::compile::{Node, Settings, is_enforced};
 use margay_ruleset::{Batch, Compiler, Observed, plan, plan_changes};
 use margay_store::follow::Update;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
@@ -40,6 +43,14 @@ pub struct Enforcer {
     /// Endpoints whose policy is in the kernel as it should be.
     in_force: BTreeSet<EndpointId>,
     told: BTreeSet<Condition>,
+    /// Names of the interfaces that are there, until the store is trusted: see [`suspicious`].
+    present: Option<BTreeSet<String>>,
+    /// Interfaces that would lose their policy, while that is held back.
+    held: usize,
+    /// Who cuts connections that policy no longer allows, where that is wanted.
+    cutter: Option<mpsc::UnboundedSender<cut::Job>>,
+    /// Endpoints whose connections are to be judged when what has changed is in force.
+    concerned: BTreeSet<EndpointId>,
     metrics: Metrics,
 }
 
@@ -52,12 +63,26 @@ struct Kernel {
     observed: Option<Observed>,
 }
 
-/// What putting in force came to.
+/// What is asked of the kernel's side beside what should be.
 #[derive(Debug)]
+struct Asked {
+    repair: Option<Event>,
+    /// Names of the interfaces that are there, while the store is not trusted.
+    present: Option<BTreeSet<String>>,
+    /// Whether connections are cut.
+    cuts: bool,
+}
+
+/// What putting in force came to.
+#[derive(Debug, Default)]
 struct Outcome {
     /// Changes of the kernel, in the language of nft.
     operations: usize,
     error: Option<margay_nft::Error>,
+    /// Endpoints on which the change bears, except new ones.
+    concerned: BTreeSet<EndpointId>,
+    /// So many interfaces would have lost their policy that nothing was changed.
+    held: Option<usize>,
 }
 
 impl Enforcer {
@@ -70,6 +95,7 @@ impl Enforcer {
         node: &str,
         namespace: &Namespace,
         settings: Settings,
+        cut_connections: bool,
         metrics: Metrics,
     ) -> Result<Self, AgentError> {
         let kernel = Kernel {
@@ -86,6 +112,10 @@ impl Enforcer {
             repair: None,
             in_force: BTreeSet::new(),
             told: BTreeSet::new(),
+            present: Some(BTreeSet::new()),
+            held: 0,
+            cutter: cut_connections.then(|| cut::start(namespace.clone(), metrics.clone())),
+            concerned: BTreeSet::new(),
             metrics,
         })
     }
@@ -133,6 +163,24 @@ impl Enforcer {
             self.node = Some(node);
             self.due = true;
         }
+    }
+
+    /// Takes in which interfaces there are, as long as that matters.
+    pub fn set_present<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        if let Some(present) = &mut self.present {
+            *present = names.map(str::to_owned).collect();
+        }
+    }
+
+    /// Takes in the operator's word that the store is right as it is.
+    pub fn trust(&mut self) {
+        self.present = None;
+        self.due = true;
+    }
+
+    /// How many interfaces would lose their policy, where that is held back because they are suspiciously many.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Takes in what the operators chose.
@@ -191,14 +239,37 @@ impl Enforcer {
         }
         let repair = self.repair.take();
         let settings = self.settings.clone();
+        let cuts = self.cutter.is_some();
+        let own: BTreeSet<IpAddr> = match cuts {
+            true => node
+                .interfaces
+                .iter()
+                .flat_map(|(_, own)| own)
+                .copied()
+                .collect(),
+            false => BTreeSet::new(),
+        };
+        let present = self.present.clone();
         let work = move || {
-            let outcome = kernel.put(delta, node, settings, repair);
+            let asked = Asked {
+                repair,
+                present,
+                cuts,
+            };
+            let outcome = kernel.put(delta, node, settings, asked);
             (kernel, outcome)
         };
         let Ok((kernel, outcome)) = spawn_blocking(work).await else {
             return Err(broken);
         };
         let took = begun.elapsed();
+        self.concerned.extend(outcome.concerned);
+        if let Some(unknown) = outcome.held {
+            self.hold(unknown);
+            self.kernel = Some(kernel);
+            self.repair = repair;
+            return Ok(None);
+        }
         let metrics = &self.metrics;
         metrics.policy_time.observe(took.as_secs_f64());
         match repair {
@@ -225,6 +296,22 @@ impl Enforcer {
         let failed = outcome.error.map(|error| error.to_string());
         match &failed {
             None => {
+                if std::mem::take(&mut self.held) > 0 {
+                    info!("policy follows the datastore again");
+                }
+                metrics.policy_held.set(0);
+                self.present = None;
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                metrics
+                    .policy_applied
+                    .set(now.unwrap_or_default().as_secs_f64());
+                if let Some(cutter) = &self.cutter
+                    && !self.concerned.is_empty()
+                {
+                    let excerpt = desired.excerpt(&std::mem::take(&mut self.concerned));
+                    // It ends with this alone.
+                    let _ = cutter.send(cut::Job { excerpt, own });
+                }
                 let all = self.in_force.is_empty();
                 if all {
                     self.in_force = desired.workloads.keys().cloned().collect();
@@ -250,6 +337,10 @@ impl Enforcer {
         metrics.policy_endpoints.set(figure(self.in_force.len()));
         metrics.policies.set(figure(desired.policies.len()));
         metrics.policy_sets.set(figure(desired.sets.len()));
+        let chains = kernel.compiler.table().chains().values();
+        metrics
+            .policy_rules
+            .set(figure(chains.map(|chain| chain.rules.len()).sum()));
         self.kernel = Some(kernel);
         self.tell();
         Ok(failed)
@@ -279,6 +370,19 @@ impl Enforcer {
         Ok(plan(compiler.table(), &observed))
     }
 
+    /// Notes that nothing was changed because too much would have been.
+    fn hold(&mut self, unknown: usize) {
+        if self.held == 0 {
+            error!(
+                "{unknown} interfaces of workloads have policy in the kernel and are unknown to the datastore, most \
+                 of those that have; policy stays as it is until the datastore knows them again, or SIGUSR1 tells \
+                 this process that they may go"
+            );
+        }
+        self.held = unknown;
+        self.metrics.policy_held.set(1);
+    }
+
     /// Logs what is wrong with objects, each once while it lasts.
     fn tell(&mut self) {
         let conditions: BTreeSet<Condition> = self.calculator.conditions().into_iter().collect();
@@ -300,9 +404,19 @@ impl Kernel {
         delta: margay_policy::Delta,
         node: Node,
         settings: Settings,
-        repair: Option<Event>,
+        asked: Asked,
     ) -> Outcome {
+        let repair = asked.repair;
+        let mut outcome = Outcome::default();
+        let noted = asked.cuts.then(|| {
+            let there = self.compiler.desired().workloads.keys();
+            (there.cloned().collect::<BTreeSet<_>>(), delta.clone())
+        });
         self.compiler.update(delta);
+        if let Some((there, delta)) = noted {
+            let desired = self.compiler.desired();
+            outcome.concerned = desired.concerned(&delta, |id| there.contains(id));
+        }
         self.compiler.set_node(node);
         let mut changes = self.compiler.take_changes();
         let mut whole = false;
@@ -313,11 +427,17 @@ impl Kernel {
             changes = self.compiler.take_changes();
             whole = true;
         }
+        if let Some(present) = asked.present {
+            match self.nft.observe(self.compiler.table().name()) {
+                Ok(observed) => outcome.held = suspicious(&observed, &self.compiler, &present),
+                Err(error) => outcome.error = Some(error),
+            }
+            if outcome.held.is_some() || outcome.error.is_some() {
+                self.observed = None;
+                return outcome;
+            }
+        }
         let table = self.compiler.table();
-        let mut outcome = Outcome {
-            operations: 0,
-            error: None,
-        };
         let prefixes = &self.compiler.settings().workload_prefixes;
         let result = match (repair, self.observed.take()) {
             (Some(Event::Deleted), _) => self.nft.restore(table, prefixes),
@@ -349,6 +469,23 @@ impl Kernel {
     }
 }
 
+/// How many of the interfaces that are there would lose the policy that an earlier run has given them, where that is
+/// most of them: it points to a datastore that was emptied or is another one.
+fn suspicious(
+    observed: &Observed,
+    compiler: &Compiler,
+    present: &BTreeSet<String>,
+) -> Option<usize> {
+    let table = observed.table.as_ref()?;
+    let enforced = present.iter().filter(|name| is_enforced(table, name));
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        enforced.partition(|name| compiler.knows_interface(name));
+    (unknown.len() >= SUSPICIOUS && unknown.len() > known.len()).then_some(unknown.len())
+}
+
 fn words(condition: &Condition) -> String {
     format!("{}: {}", condition.key, condition.problem)
 }
+
+/// So few may well have vanished from the datastore while the agent was away.
+const SUSPICIOUS: usize = 5;

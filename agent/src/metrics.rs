@@ -101,6 +101,16 @@ pub struct Metrics {
     pub policy_sets: Gauge,
     /// Problems with the objects that policy is made of.
     pub policy_problems: Gauge,
+    /// Rules in the table.
+    pub policy_rules: Gauge,
+    /// When policy was put in force last.
+    pub policy_applied: Gauge<f64, AtomicU64>,
+    /// Whether it is held back because the store does not know most of what has policy.
+    pub policy_held: Gauge,
+    /// Connections cut because policy no longer allows them.
+    pub cut_connections: Counter,
+    /// Attempts at that that failed.
+    pub cut_failures: Counter,
     /// How long putting policy in force took.
     pub policy_time: Histogram,
     /// Times that the kernel refused it.
@@ -378,6 +388,36 @@ impl Metrics {
                 "margay_policy_problems",
                 "Problems with the objects that policy is made of",
                 Gauge::default(),
+            ),
+            policy_rules: put(
+                r,
+                "margay_policy_rules",
+                "Rules in the table of nftables",
+                Gauge::default(),
+            ),
+            policy_applied: put(
+                r,
+                "margay_policy_last_apply_timestamp_seconds",
+                "When policy was put in force last",
+                Gauge::default(),
+            ),
+            policy_held: put(
+                r,
+                "margay_policy_held",
+                "1 while policy stays as it was because the datastore does not know most interfaces that have it",
+                Gauge::default(),
+            ),
+            cut_connections: put(
+                r,
+                "margay_cut_connections",
+                "Connections cut because policy no longer allows them",
+                Counter::default(),
+            ),
+            cut_failures: put(
+                r,
+                "margay_cut_failures",
+                "Attempts at cutting connections that failed",
+                Counter::default(),
             ),
             policy_time: put(
                 r,

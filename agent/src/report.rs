@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use margay_model::Cidr;
-use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, RouteKey, RouteKind};
+use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, Route, RouteKey, RouteKind};
 use serde::Serialize;
 
 use crate::bgp::view::BgpStatus;
@@ -122,26 +122,33 @@ impl Status {
                 borrowed: block.borrowed.len(),
             })
             .collect();
-        let routes = picture.desired.routes();
-        self.routes = routes
-            .map(|route| {
-                let hop = match &route.kind {
-                    RouteKind::Unicast { via } => via.first(),
-                    _ => None,
-                };
-                let key = route.key();
-                let source = picture.sources.get(&key);
-                RouteStatus {
-                    destination: route.dst,
-                    via: hop.and_then(|hop| hop.gateway),
-                    interface: hop.map(|hop| hop.interface.clone()),
-                    protocol: protocol(route.protocol),
-                    origin: source.map(Source::origin),
-                    source: source.map(ToString::to_string).unwrap_or_default(),
-                    installed: !missing.contains(&key),
-                }
-            })
-            .collect();
+        let view = |route: &Route, origin, source, installed| {
+            let hop = match &route.kind {
+                RouteKind::Unicast { via } => via.first(),
+                _ => None,
+            };
+            RouteStatus {
+                destination: route.dst,
+                via: hop.and_then(|hop| hop.gateway),
+                interface: hop.map(|hop| hop.interface.clone()),
+                protocol: protocol(route.protocol),
+                origin,
+                source,
+                installed,
+            }
+        };
+        let kept = picture.desired.routes().map(|route| {
+            let key = route.key();
+            let source = picture.sources.get(&key);
+            let words = source.map(ToString::to_string).unwrap_or_default();
+            let installed = !missing.contains(&key);
+            view(route, source.map(Source::origin), words, installed)
+        });
+        let elsewhere = picture.elsewhere.iter().map(|route| {
+            let words = "announced by a BGP peer, kept by BIRD".to_owned();
+            view(route, Some(Origin::Bgp), words, true)
+        });
+        self.routes = kept.chain(elsewhere).collect();
         self.endpoints = state
             .endpoints()
             .iter()
@@ -191,6 +198,7 @@ fn protocol(number: u8) -> String {
         PROTOCOL_KERNEL => "kernel".to_owned(),
         PROTOCOL_BOOT => "boot".to_owned(),
         4 => "static".to_owned(),
+        margay_bird::KERNEL_PROTOCOL => "bird".to_owned(),
         other => other.to_string(),
     }
 }
@@ -262,7 +270,7 @@ mod tests {
             .desired
             .routes()
             .filter(|route| route.interfaces().any(|name| name == "cali2"))
-            .map(margay_route::Route::key)
+            .map(Route::key)
             .collect();
         let mut status = Status::default();
         status.describe(&state, &picture, &missing);

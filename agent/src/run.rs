@@ -168,6 +168,9 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
     let (obeyed, seen_obeyed) = watch::channel(0);
     let (news, heard) = mpsc::channel(EVENTS);
     let speaker = bgp::task::Task {
+        backend: config.bgp_backend.clone(),
+        directory: config.bgp_dir.clone(),
+        refused: None,
         orders: ordered,
         obeyed,
         news,
@@ -300,6 +303,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let learned = Learned {
         priorities: peering.priorities,
         gateways: peering.gateways,
+        elsewhere: config.bgp_backend.kernel_protocol(),
         ..Learned::default()
     };
     let picture = calculate(&state, &settings, &local, &learned);

@@ -363,10 +363,11 @@ async fn undo(call: &Request, releasing: &Releasing, identity: &Identity, host_n
 /// Waits until the agent has the endpoint's policy in force. When that takes too long the call goes on, as
 /// Calico's does: the dataplane drops what it has no policy for.
 async fn wait_for_policy(config: &Config, identity: &Identity) {
-    let patience = config.policy_timeout.unwrap_or_else(|| {
-        let watched = is_locked(&config.status_dir);
-        watched.then_some(POLICY_TIMEOUT).unwrap_or_default()
-    });
+    let patience = match config.policy_timeout {
+        Some(told) => told,
+        None if is_locked(&config.status_dir) => POLICY_TIMEOUT,
+        None => Duration::ZERO,
+    };
     if patience.is_zero() {
         return;
     }

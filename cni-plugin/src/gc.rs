@@ -4,8 +4,11 @@
 //! is removed only when it was assigned well before this call began, so that an ADD that runs beside it is
 //! safe whatever the runtime promises.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use margay_call::{
-    attachment_of, from_store, give_back_leaks, is_old, now, open, quarantine, recorded,
+    attachment_of, block_on, from_store, give_back_leaks, is_old, now, open, quarantine, recorded,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Command, Request, ValidAttachments};
@@ -34,14 +37,15 @@ pub(crate) async fn run(config: &Config, call: &Request) -> Result<(), Error> {
         let store = open(&config.shared)?;
         progress(format!("waiting for {}", store.describe()));
         let began = now();
+        let mut stale = Vec::new();
         for endpoint in recorded(&store, &node).await? {
             if is_stale(&endpoint, &valid, began)
                 && is_of(&store, &endpoint, call.conf.name()).await?
             {
-                let gone = remove(call, &endpoint).await;
-                failures.extend(gone.err().map(|error| error.to_string()));
+                stale.push(endpoint);
             }
         }
+        failures.extend(remove_all(call, &stale));
         if config.ipam == Ipam::Own {
             // What a record names goes with the record, and not before it.
             let left = recorded(&store, &node).await?;
@@ -96,6 +100,28 @@ async fn is_of<S: Store>(
     Ok(held.map_err(|error| from_store(&error))?.is_some())
 }
 
+/// Carries out DELs, several at a time: each waits most of its time for the kernel (G08). Returns what failed.
+fn remove_all(call: &Request, stale: &[WorkloadEndpoint]) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some(endpoint) = stale.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let gone = block_on(remove(call, endpoint));
+            failures.extend(gone.err().map(|error| error.to_string()));
+        }
+        failures
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS.min(stale.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let ended = workers.into_iter().map(thread::ScopedJoinHandle::join);
+        ended
+            .flat_map(|ended| ended.unwrap_or_else(|_| vec!["a DEL broke off".to_owned()]))
+            .collect()
+    })
+}
+
 /// Carries out the DEL that the runtime never sent.
 async fn remove(call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
     let spec = &endpoint.spec;
@@ -114,3 +140,6 @@ async fn remove(call: &Request, endpoint: &WorkloadEndpoint) -> Result<(), Error
     );
     del::run(&gone).await
 }
+
+/// DELs that are carried out at a time: the kernel's work is one after another in part.
+const WORKERS: usize = 8;

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::process::{Output, inside, run};
 
 /// Bridges with nodes on them.
@@ -176,6 +179,19 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Daemons that agents started live on without them.
+        for node in self.nodes() {
+            let Ok(files) = std::fs::read_dir(node.dir().join("run/bgp")) else {
+                continue;
+            };
+            let files = files.flatten().map(|file| file.path());
+            for file in files.filter(|file| file.extension().is_some_and(|end| end == "pid")) {
+                let pid = std::fs::read_to_string(file).unwrap_or_default();
+                if let Ok(pid) = pid.trim().parse() {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+        }
         // Also what a failed test has not told us of.
         let Ok(entries) = std::fs::read_dir("/run/netns") else {
             return;

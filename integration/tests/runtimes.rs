@@ -114,7 +114,13 @@ impl<'s> Replay<'s> {
                 stdin.remove(key);
             }
             let ours = self.scene.plugin().conf;
-            for key in ["datastore_type", "store_path", "nodename_file", "state_dir"] {
+            for key in [
+                "datastore_type",
+                "store_path",
+                "nodename_file",
+                "state_dir",
+                "endpoint_status_dir",
+            ] {
                 stdin.insert(key.to_owned(), ours[key].clone());
             }
         }

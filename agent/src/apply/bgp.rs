@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use margay_bgp::policy::PrefixSet;
 use margay_peering::Peering;
-use margay_route::{Observed, PROTOCOL, RouteKey};
+use margay_route::{Observed, PROTOCOL, Route, RouteKey};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Engine, SETTLE};
 use crate::bgp;
-use crate::bgp::order::{News, Order, announceable};
+use crate::bgp::order::{News, Order, announceable, spared};
 use crate::calculate::Picture;
 use crate::plan;
 
@@ -20,9 +21,13 @@ impl Engine {
         let peering = bgp::desired(&self.state, &self.parts.config.bgp_secrets);
         self.learned.priorities = peering.priorities;
         self.learned.gateways.clone_from(&peering.gateways);
+        let elsewhere = self.parts.config.bgp_backend.kernel_protocol();
+        self.learned.elsewhere = elsewhere;
         if self.restarting.is_none() {
             let earlier = observed.routes.iter();
-            let mut earlier = earlier.filter(|route| route.protocol == PROTOCOL);
+            let is_ours =
+                |route: &&Route| route.protocol == PROTOCOL || Some(route.protocol) == elsewhere;
+            let mut earlier = earlier.filter(is_ours);
             self.restarting = Some(earlier.any(plan::goes_by_gateway));
         }
         // There is nothing of before, or nobody who would tell of it.
@@ -86,12 +91,17 @@ impl Engine {
     ) {
         let announced = announceable(&peering, picture, missing);
         let restarting = self.restarting.unwrap_or(false);
+        let spared = match self.learned.elsewhere {
+            Some(_) => spared(picture),
+            None => PrefixSet::default(),
+        };
         self.parts.orders.send_if_modified(|last| {
             let version = last.as_ref().map_or(0, |last| last.version);
             let mut order = Order {
                 peering,
                 announced,
                 restarting,
+                spared,
                 version,
             };
             if last.as_ref() == Some(&order) {

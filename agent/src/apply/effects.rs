@@ -193,7 +193,10 @@ impl Engine {
             .set(figure(picture.desired.routes().count() - missing.len()));
         for origin in [Origin::Own, Origin::Store, Origin::Vxlan, Origin::Bgp] {
             let sources = picture.sources.values();
-            let count = sources.filter(|source| source.origin() == origin).count();
+            let mut count = sources.filter(|source| source.origin() == origin).count();
+            if origin == Origin::Bgp {
+                count += picture.elsewhere.len();
+            }
             let label = [("origin", origin.word())];
             metrics.rib_routes.get_or_create(&label).set(figure(count));
         }

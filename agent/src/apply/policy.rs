@@ -15,7 +15,14 @@ impl Engine {
             return Ok(());
         }
         let refused = self.enforcer.apply().await?;
-        let words = refused.as_deref().unwrap_or("policy is in force");
+        let held = match self.enforcer.held() {
+            0 => None,
+            unknown => Some(format!(
+                "policy stays as it was: the datastore does not know {unknown} interfaces that have policy"
+            )),
+        };
+        let words = refused.as_deref().or(held.as_deref());
+        let words = words.unwrap_or("policy is in force");
         self.parts.policy.ready(refused.is_none(), words);
         let problems = self.enforcer.problems().collect();
         match &refused {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use margay_bgp::LocalRoute;
+use margay_bgp::policy::PrefixSet;
+use margay_bgp::{LocalRoute, SpeakerConfig};
 use margay_model::Cidr;
 use margay_peering::{Peering, TAG_SERVICE};
 use margay_route::{PROTOCOL, Route, RouteKey};
 
-use crate::calculate::{Picture, Way};
+use crate::calculate::{Picture, Source, Way};
 
 /// All that the speaker is to do, whole at every change.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +19,25 @@ pub struct Order {
     pub announced: BTreeMap<Cidr, LocalRoute>,
     /// Whether the kernel forwards by routes of an earlier run.
     pub restarting: bool,
+    /// Prefixes that the agent routes, or has nobody route; for a speaker that keeps routes in the kernel
+    /// itself.
+    pub spared: PrefixSet,
     /// Grows with every order.
     pub version: u64,
+}
+
+impl Order {
+    /// The speaker's configuration, with peers labelled by their type; `None` where there are none.
+    pub fn speaker(&self) -> Option<SpeakerConfig> {
+        let speaker = self.peering.speaker.clone();
+        let mut speaker = speaker.filter(|speaker| !speaker.peers.is_empty())?;
+        for (name, peer) in &mut speaker.peers {
+            if let Some(kind) = self.peering.types.get(name) {
+                peer.label = kind.to_string();
+            }
+        }
+        Some(speaker)
+    }
 }
 
 /// What changed in the speaker's table.
@@ -51,12 +69,32 @@ pub fn announceable(
         .collect()
 }
 
+/// Prefixes that the agent routes by what it knows from the datastore, or that only encapsulation may lead
+/// to; this node's blocks with all that is in them.
+pub fn spared(picture: &Picture) -> PrefixSet {
+    let mut spared = PrefixSet::exactly(picture.encapsulated.iter().copied());
+    for (key, source) in &picture.sources {
+        let Some(prefix) = Cidr::new(key.dst.ip(), key.dst.prefix()) else {
+            continue;
+        };
+        match source {
+            Source::OwnBlock => {
+                spared.insert(prefix, prefix.length(), prefix.family().width());
+            }
+            Source::Block { .. } | Source::Borrowed { .. } | Source::PeerGateway => {
+                spared.insert(prefix, prefix.length(), prefix.length());
+            }
+            Source::Endpoint(_) | Source::Gateway | Source::Bgp { .. } => {}
+        }
+    }
+    spared
+}
+
 #[cfg(test)]
 mod tests {
     use margay_peering::{Listen, TAG_BLOCK, TAG_HOST};
 
     use super::*;
-    use crate::calculate::Source;
 
     #[test]
     fn only_what_the_kernel_takes_is_announced() {

@@ -2,26 +2,32 @@
 //!
 //! There is a speaker, and a port that is listened on, only while there are peers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use margay_bgp::{BestRoute, Event, Source, Stop};
-use margay_bgp_io::{Handle, News as IoNews, NewsReceiver, Settings};
+use margay_bgp::{Event, Stop};
 use margay_model::Cidr;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use super::backend::{Backend, Speaker, Told};
 use super::order::{News, Order};
-use super::view::{BgpStatus, RouteView};
-use crate::calculate::Way;
+use super::view::BgpStatus;
 use crate::identity;
 use crate::metrics::BgpMetrics;
 
 /// What the task is given.
 #[derive(Debug)]
 pub struct Task {
+    /// Which program speaks BGP.
+    pub backend: Backend,
+    /// Where programs that speak BGP have their files.
+    pub directory: PathBuf,
+    /// Why there is no speaker although there should be.
+    pub refused: Option<String>,
     /// What is to be done.
     pub orders: watch::Receiver<Option<Order>>,
     /// Where it is told which version of the orders has been carried out.
@@ -71,17 +77,14 @@ impl About {
 
 /// The speaker while it runs, and what it was told last.
 struct Running {
-    handle: Handle,
-    news: NewsReceiver,
+    speaker: Speaker,
     order: Order,
-    listening: Vec<SocketAddr>,
-    /// Addresses that could not be listened on.
-    refused: Option<String>,
 }
 
 impl Task {
     /// Works until `stop` changes. Peers keep our routes then, if they agreed to.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.backend.retire_others(&self.directory).await;
         let mut running: Option<Running> = None;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,8 +103,8 @@ impl Task {
                         self.obeyed.send_replace(version);
                     }
                 }
-                news = hear(&mut running) => match news {
-                    Some(news) => self.pass_on(news).await,
+                told = hear(&mut running) => match told {
+                    Some(told) => self.pass_on(told).await,
                     None => {
                         error!("the BGP speaker ended; it is started anew");
                         let order = running.take().map(|running| running.order);
@@ -112,86 +115,51 @@ impl Task {
                     }
                 },
                 Some(question) = self.questions.recv() => {
-                    let answer = reply(running.as_ref(), &question.about).await;
+                    let answer = reply(running.as_mut(), &question.about).await;
                     // Whoever asked may have gone.
                     let _ = question.answer.send(answer);
                 }
                 _ = look.tick() => {
-                    if let Some(running) = running.as_mut().filter(|r| r.refused.is_some()) {
-                        listen(running).await;
+                    if let Some(running) = running.as_mut() {
+                        running.speaker.retry().await;
                     }
-                    self.show(running.as_ref()).await;
+                    self.show(running.as_mut()).await;
                 }
             }
         }
-        if let Some(running) = running {
-            let farewell = running.handle.stop(Stop::KeepForwarding);
+        if let Some(mut running) = running {
+            let farewell = running.speaker.stop(Stop::KeepForwarding);
             let _ = timeout(FAREWELL, farewell).await;
         }
     }
 
     /// Carries out an order.
     async fn obey(&mut self, running: Option<Running>, order: Order) -> Option<Running> {
-        let speaker = order.peering.speaker.clone();
-        let speaker = speaker.filter(|speaker| !speaker.peers.is_empty());
-        let Some(mut speaker) = speaker else {
-            if let Some(running) = running {
+        if order.speaker().is_none() {
+            if let Some(mut running) = running {
                 info!("there are no BGP peers any more; BGP stops");
                 let farewell = Stop::Withdraw("no peer is configured any more".to_owned());
-                let _ = timeout(FAREWELL, running.handle.stop(farewell)).await;
+                let _ = timeout(WITHDRAWAL, running.speaker.stop(farewell)).await;
                 self.void().await;
             }
             self.show(None).await;
             return None;
-        };
-        for (name, peer) in &mut speaker.peers {
-            if let Some(kind) = order.peering.types.get(name) {
-                peer.label = kind.to_string();
-            }
         }
-        let routes: Vec<_> = order.announced.values().cloned().collect();
         let mut running = match running {
-            Some(mut running) => {
-                if running.order.peering.speaker != order.peering.speaker {
-                    let _ = running.handle.configure(speaker).await;
+            Some(running) => Running { order, ..running },
+            None => match self.backend.start(&order).await {
+                Ok(speaker) => Running { speaker, order },
+                Err(reason) => {
+                    error!("BGP cannot start: {reason}");
+                    self.refused = Some(reason);
+                    self.show(None).await;
+                    return None;
                 }
-                running.order = order;
-                running
-            }
-            None => {
-                info!(
-                    as_number = %speaker.asn,
-                    router_id = %speaker.router_id,
-                    peers = speaker.peers.len(),
-                    "BGP starts"
-                );
-                let seed = identity::random()[..8].try_into().unwrap_or_default();
-                let settings = Settings {
-                    listen: Vec::new(),
-                    speaker,
-                    seed: u64::from_be_bytes(seed),
-                    restarting: order.restarting,
-                };
-                match margay_bgp_io::start(settings) {
-                    Ok((handle, news)) => Running {
-                        handle,
-                        news,
-                        order,
-                        listening: Vec::new(),
-                        refused: None,
-                    },
-                    Err(failed) => {
-                        error!(error = %failed, "BGP cannot start");
-                        return None;
-                    }
-                }
-            }
+            },
         };
-        let _ = running.handle.set_local_routes(routes).await;
-        if running.listening != addresses(&running.order) {
-            listen(&mut running).await;
-        }
-        self.show(Some(&running)).await;
+        self.refused = None;
+        running.speaker.obey(&running.order).await;
+        self.show(Some(&mut running)).await;
         Some(running)
     }
 
@@ -205,26 +173,16 @@ impl Task {
         let _ = self.news.send(news).await;
     }
 
-    async fn pass_on(&self, news: IoNews) {
-        for event in &news.events {
+    async fn pass_on(&self, told: Told) {
+        for event in &told.events {
             tell(event);
         }
-        if news.events_lost > 0 {
-            warn!(
-                count = news.events_lost,
-                "events of BGP were left out: too many came"
-            );
+        for warning in &told.warnings {
+            warn!("{warning}");
         }
-        for error in &news.password_errors {
-            warn!(%error, "a listening socket does not take a password");
-        }
-        let ways = news.best.iter();
-        let ways: Vec<_> = ways
-            .map(|(prefix, best)| (*prefix, best.as_deref().and_then(way)))
-            .collect();
         let news = News {
-            ways,
-            converged: news.converged,
+            ways: told.ways,
+            converged: told.converged,
             void: false,
         };
         if !news.ways.is_empty() || news.converged {
@@ -233,11 +191,17 @@ impl Task {
     }
 
     /// Shows peers and figures.
-    async fn show(&self, running: Option<&Running>) {
+    async fn show(&self, running: Option<&mut Running>) {
         let order = self.orders.borrow().clone();
         let mut status = BgpStatus::default();
         if let Some(order) = &order {
             status.problems = order.peering.problems.iter().cloned().collect();
+        }
+        if let Some(reason) = &self.refused {
+            status.problems.push(margay_peering::Problem {
+                object: "BGP speaker".to_owned(),
+                reason: reason.clone(),
+            });
         }
         if let Some(running) = running {
             let order = &running.order;
@@ -245,15 +209,10 @@ impl Task {
                 status.as_number = Some(speaker.asn.0);
                 status.router_id = Some(speaker.router_id.to_string());
             }
-            status.listening = running.listening.iter().map(ToString::to_string).collect();
+            status.listening = running.speaker.listening();
             status.announced = order.announced.keys().map(Cidr::to_string).collect();
-            if let Some(reason) = &running.refused {
-                status.problems.push(margay_peering::Problem {
-                    object: "BGP port".to_owned(),
-                    reason: reason.clone(),
-                });
-            }
-            if let Ok(peers) = running.handle.peers().await {
+            status.problems.extend(running.speaker.problems());
+            if let Some(peers) = running.speaker.peers().await {
                 let types = &order.peering.types;
                 status.describe(peers.peers, types, identity::now(), peers.now);
             }
@@ -263,64 +222,15 @@ impl Task {
     }
 }
 
-/// News of the speaker that runs; waits for ever where none does.
-async fn hear(running: &mut Option<Running>) -> Option<IoNews> {
+/// What the speaker that runs tells; waits for ever where none does.
+async fn hear(running: &mut Option<Running>) -> Option<Told> {
     match running {
-        Some(running) => running.news.next().await,
+        Some(running) => running.speaker.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// Listens where the order says; remembers what cannot be had.
-async fn listen(running: &mut Running) {
-    let wanted = addresses(&running.order);
-    let before = running.refused.take();
-    if let Err(failed) = running.handle.listen(wanted.clone()).await {
-        let reason = format!("{failed}; peers cannot connect to this node there");
-        if before.as_ref() != Some(&reason) {
-            warn!("{reason}");
-        }
-        running.refused = Some(reason);
-    }
-    running.listening = wanted;
-}
-
-/// Where connections are to be awaited: of both families, or on the node's own addresses.
-fn addresses(order: &Order) -> Vec<SocketAddr> {
-    let listen = &order.peering.listen;
-    let speaker = order.peering.speaker.as_ref();
-    let own = |speaker: &margay_bgp::SpeakerConfig| {
-        let v4 = speaker.address_v4.map(IpAddr::V4);
-        v4.into_iter()
-            .chain(speaker.address_v6.map(IpAddr::V6))
-            .collect()
-    };
-    let addresses: Vec<IpAddr> = if listen.own_addresses_only {
-        speaker.map(own).unwrap_or_default()
-    } else {
-        let six = speaker.is_some_and(|speaker| speaker.address_v6.is_some());
-        let any = six.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
-            .into_iter()
-            .chain(any)
-            .collect()
-    };
-    let at_port = |address| SocketAddr::new(address, listen.port);
-    addresses.into_iter().map(at_port).collect()
-}
-
-/// The way of a best route; none for our own.
-fn way(best: &BestRoute) -> Option<Way> {
-    let Source::Peer { name, .. } = &best.source else {
-        return None;
-    };
-    Some(Way {
-        next_hops: best.next_hops.iter().map(|hop| hop.address).collect(),
-        peer: name.to_string(),
-    })
-}
-
-async fn reply(running: Option<&Running>, about: &About) -> (u16, Value) {
+async fn reply(running: Option<&mut Running>, about: &About) -> (u16, Value) {
     let refuse = |status: u16, reason: &str| (status, json!({ "error": reason }));
     let Some(running) = running else {
         return match about {
@@ -328,32 +238,20 @@ async fn reply(running: Option<&Running>, about: &About) -> (u16, Value) {
             _ => refuse(404, "there are no BGP peers"),
         };
     };
-    let stopped = || refuse(503, "the BGP speaker has stopped");
-    let handle = &running.handle;
-    match about {
-        About::Table => match handle.table().await {
-            Ok(table) => {
-                let routes: Vec<_> = table.iter().flat_map(RouteView::table).collect();
-                (200, json!(routes))
-            }
-            Err(_) => stopped(),
-        },
-        About::Received(peer) => match handle.received_routes(&named(running, peer)).await {
-            Ok(Some(routes)) => {
-                let routes: Vec<_> = routes.iter().map(RouteView::received).collect();
-                (200, json!(routes))
-            }
-            Ok(None) => refuse(404, &format!("there is no BGP peer {peer}")),
-            Err(_) => stopped(),
-        },
-        About::Advertised(peer) => match handle.advertised_routes(&named(running, peer)).await {
-            Ok(Some(routes)) => {
-                let routes: Vec<_> = routes.iter().map(RouteView::advertised).collect();
-                (200, json!(routes))
-            }
-            Ok(None) => refuse(404, &format!("there is no BGP peer {peer}")),
-            Err(_) => stopped(),
-        },
+    let routes = match about {
+        About::Table => running.speaker.table().await,
+        About::Received(peer) => {
+            let peer = named(running, peer);
+            running.speaker.received(&peer).await
+        }
+        About::Advertised(peer) => {
+            let peer = named(running, peer);
+            running.speaker.advertised(&peer).await
+        }
+    };
+    match routes {
+        Ok(routes) => (200, json!(routes)),
+        Err((status, reason)) => refuse(status, &reason),
     }
 }
 
@@ -409,6 +307,8 @@ fn tell(event: &Event) {
 
 /// Between two looks at the peers.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the speaker may take to withdraw everything and stop.
+const WITHDRAWAL: Duration = Duration::from_secs(20);
 /// How long the speaker may take to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -18,6 +18,8 @@ pub struct Learned {
     pub priorities: (u32, u32),
     /// Gateways to peers that are on no common link.
     pub gateways: BTreeMap<IpAddr, IpAddr>,
+    /// The protocol number of another program that keeps learned routes in the kernel, where one does.
+    pub elsewhere: Option<u8>,
 }
 
 /// The way to a prefix.
@@ -40,6 +42,13 @@ impl Drawing<'_> {
             let host = Cidr::host(*peer).network();
             let route = Route::via(host, *gateway, &uplink.name, PROTOCOL);
             self.route(route, Source::PeerGateway);
+        }
+        if let Some(protocol) = learned.elsewhere {
+            let foreign = self.local.foreign.iter();
+            for route in foreign.filter(|route| route.protocol == protocol) {
+                self.picture.learned.insert(route.dst);
+                self.picture.elsewhere.push(route.clone());
+            }
         }
         let taken: BTreeSet<_> = self
             .picture

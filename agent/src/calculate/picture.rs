@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use margay_endpoint::Sysctl;
 use margay_model::{Cidr, Key};
-use margay_route::{Desired, RouteKey, Vxlan};
+use margay_route::{Desired, Route, RouteKey, Vxlan};
 
 use crate::state::Endpoint;
 
@@ -18,6 +18,10 @@ pub struct Picture {
     pub desired: Desired,
     /// Destinations of routes that BGP peers announced.
     pub learned: BTreeSet<IpNetwork>,
+    /// Routes that BGP peers announced and another program keeps in the kernel.
+    pub elsewhere: Vec<Route>,
+    /// Destinations that are reached by encapsulation, or not at all.
+    pub encapsulated: BTreeSet<Cidr>,
     /// Prefixes that BGP peers announced whose next hops nothing leads to, with those.
     pub unresolved: BTreeMap<Cidr, Vec<IpAddr>>,
     /// Devices of tunnels.

@@ -410,6 +410,7 @@ fn learned(routes: &[(&str, &[&str])]) -> Learned {
     Learned {
         routes: routes.iter().map(way).collect(),
         priorities: (1024, 1024),
+        elsewhere: None,
         gateways: BTreeMap::new(),
     }
 }

@@ -143,6 +143,22 @@ pub const SETTINGS: &[Setting] = &[
         "/etc/margay/bgp-secrets",
         "Where passwords of BGP sessions are, as files <secret>/<key>",
     ),
+    both(
+        "MARGAY_BGP_BACKEND",
+        "bgp-backend",
+        "margay",
+        "Which program speaks BGP: margay, the agent itself; bird; or gobgp",
+    ),
+    env(
+        "MARGAY_BIRD",
+        "bird",
+        "The program of BIRD 2, by name or path, where it speaks BGP",
+    ),
+    env(
+        "MARGAY_GOBGPD",
+        "gobgpd",
+        "The program of GoBGP 3, by name or path, where it speaks BGP",
+    ),
     env(
         "MARGAY_BIRD_SOCKETS",
         "the run directory",
@@ -159,6 +175,12 @@ pub const SETTINGS: &[Setting] = &[
         "install-cni",
         "false",
         "Whether plugins and CNI configuration are put in place when the agent is ready, and kept there",
+    ),
+    both(
+        "MARGAY_CUT_CONNECTIONS",
+        "cut-connections",
+        "false",
+        "Whether connections are cut that a change of policy no longer allows",
     ),
     both(
         "IP",

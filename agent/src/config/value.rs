@@ -1,7 +1,7 @@
 //! From texts to values.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use margay_endpoint::{Workload, host_interface};
@@ -12,6 +12,7 @@ use regex::Regex;
 
 use super::{DefaultPool, NodeAddress, Pattern, Setting};
 use crate::autodetect::Method;
+use crate::bgp::backend::Backend;
 
 /// A value that a setting cannot have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +79,29 @@ impl Source<'_> {
             _ => Err("give text or json".to_owned()),
         })?;
         Ok(format.unwrap_or_default())
+    }
+
+    /// Which program speaks BGP; one that is a program of its own has its files in `directory`.
+    pub(super) fn bgp_backend(&self, directory: &Path) -> Result<Backend, ConfigError> {
+        let program = |variable: &str, usual: &str| {
+            PathBuf::from(self.text(variable).unwrap_or_else(|| usual.to_owned()))
+        };
+        let directory = directory.to_owned();
+        let backend = self.read("MARGAY_BGP_BACKEND", |text| {
+            match text.to_ascii_lowercase().as_str() {
+                "margay" => Ok(Backend::Margay),
+                "bird" => Ok(Backend::Bird {
+                    program: program("MARGAY_BIRD", "bird"),
+                    directory,
+                }),
+                "gobgp" => Ok(Backend::Gobgp {
+                    program: program("MARGAY_GOBGPD", "gobgpd"),
+                    directory,
+                }),
+                _ => Err("give margay, bird or gobgp".to_owned()),
+            }
+        })?;
+        Ok(backend.unwrap_or(Backend::Margay))
     }
 
     pub(crate) fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {

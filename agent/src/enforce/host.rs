@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use margay_model::Cidr;
 use margay_netlink::Interfaces;
-use margay_ruleset::compile::{Nat, Node, Pool};
+use margay_ruleset::compile::{Nat, Node, Pool as NatPool};
 
 use super::settings::{Exclusions, PolicySettings};
-use crate::state::{Settings, State};
+use crate::state::{Pool, Settings, State};
 
 /// From what the store says and the machine has.
 pub(crate) fn node(state: &State, settings: &Settings, interfaces: &Interfaces) -> Node {
@@ -26,13 +26,30 @@ pub(crate) fn node(state: &State, settings: &Settings, interfaces: &Interfaces) 
     Node {
         interfaces: own,
         pools: pools
-            .map(|pool| Pool {
+            .map(|pool| NatPool {
                 cidr: pool.cidr,
                 nat_outgoing: pool.nat_outgoing,
             })
             .collect(),
         nat: nat(state, &settings.policy),
+        tunnel_peers: tunnel_peers(state, settings),
     }
+}
+
+/// The other nodes, where packets between nodes go through VXLAN.
+fn tunnel_peers(state: &State, settings: &Settings) -> Vec<IpAddr> {
+    if !settings.vxlan.enabled || !state.pools().values().any(Pool::tunnels) {
+        return Vec::new();
+    }
+    let others = state
+        .nodes()
+        .iter()
+        .filter(|(name, _)| *name != state.node());
+    let addresses = others.flat_map(|(_, node)| [node.v4, node.v6]).flatten();
+    let mut peers: Vec<IpAddr> = addresses.map(|network| network.ip()).collect();
+    peers.sort_unstable();
+    peers.dedup();
+    peers
 }
 
 fn nat(state: &State, settings: &PolicySettings) -> Nat {

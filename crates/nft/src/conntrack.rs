@@ -91,7 +91,12 @@ impl Conntrack {
     pub fn flows(&mut self, addresses: &[IpAddr]) -> Result<Vec<Flow>> {
         let wanted: HashSet<IpAddr> = addresses.iter().copied().collect();
         let mut found = HashSet::new();
-        if wanted.len() <= FILTERED {
+        let entries = self.entries()?;
+        if entries == Some(0) {
+            return Ok(Vec::new());
+        }
+        let many = entries.is_none_or(|entries| entries > FEW);
+        if many && wanted.len() <= FILTERED {
             for address in &wanted {
                 for place in Place::ALL {
                     self.list(
@@ -103,13 +108,26 @@ impl Conntrack {
                 }
             }
         } else {
-            // Each filtered request walks the whole table in the kernel: one reading is cheaper.
+            // Each filtered request walks the whole table in the kernel, of which most is empty: one reading
+            // is cheaper.
             let families: HashSet<u8> = wanted.iter().map(|address| family(*address)).collect();
             for family in families {
                 self.list(&wanted, family, None, &mut found)?;
             }
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// How many entries the namespace has; `None` if the kernel does not tell.
+    fn entries(&mut self) -> Result<Option<u32>> {
+        let sequence = self.connection.sequences(1);
+        let mut encoder = Encoder::default();
+        count(&mut encoder, sequence);
+        let what = || "counting conntrack entries".to_owned();
+        let decode =
+            |message: wire::Message<'_>| message.attributes().be32(CTA_STATS_GLOBAL_ENTRIES);
+        self.connection
+            .ask(encoder.as_bytes(), sequence, what, decode)
     }
 
     /// Deletes entries; returns how many were still there.
@@ -268,6 +286,17 @@ fn query(encoder: &mut Encoder, family: u8, filter: Option<(Place, IpAddr)>, seq
     });
 }
 
+fn count(encoder: &mut Encoder, sequence: u32) {
+    let header = Header {
+        kind: NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS,
+        flags: NLM_F_REQUEST,
+        sequence,
+        family: 0,
+        resource: 0,
+    };
+    encoder.message(header, |_| {});
+}
+
 fn deletion(encoder: &mut Encoder, flow: &Flow, sequence: u32) {
     let header = Header {
         kind: NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
@@ -338,6 +367,8 @@ fn family(address: IpAddr) -> u8 {
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
@@ -357,6 +388,8 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const DUMP_ATTEMPTS: usize = 8;
+/// Up to so many entries are all read: fewer walks through the table.
+const FEW: u32 = 4096;
 /// Up to so many addresses are asked for one by one.
 const FILTERED: usize = 16;
 /// Deletions in one datagram: their answers must fit the receive buffer.
@@ -366,6 +399,17 @@ const DELETIONS_U32: u32 = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_count_asks_for_the_namespaces_statistics() {
+        let mut encoder = Encoder::default();
+        count(&mut encoder, 3);
+        let expected = "
+            14000000 0501 0100 03000000 00000000 # 20 bytes, CT_GET_STATS, request, sequence 3
+            00 00 0000                           # nfgenmsg: no family, version 0";
+        assert_eq!(hex(encoder.as_bytes()), stripped(expected));
+    }
 
     #[test]
     #[cfg(target_endian = "little")]

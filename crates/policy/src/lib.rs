@@ -43,6 +43,7 @@ mod condition;
 pub mod evaluator;
 mod failsafe;
 mod item;
+mod judgement;
 mod kubernetes;
 pub mod output;
 mod spec;
@@ -50,6 +51,7 @@ mod spec;
 pub use calculator::{Calculator, ServicePort};
 pub use condition::{Condition, Problem};
 pub use failsafe::{Failsafe, FailsafeError, Failsafes};
+pub use judgement::judge;
 pub use output::{
     Action, Chains, Delta, Desired, EndpointId, Host, HostInterface, Icmp, Member, Policy,
     PolicyId, PolicyKind, PortRange, Profile, Rule, Set, SetChange, SetId, SetKind, Side, Tier,

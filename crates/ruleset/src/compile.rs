@@ -32,7 +32,7 @@ use self::lookup::{Lookup, LookupKey};
 use self::rule::{Allow, Compiled, Context};
 use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
-use crate::{Chain, Changes, Element, Table};
+use crate::{Chain, Changes, Element, Key, ObservedTable, Table, interface_bytes};
 
 /// Holds our table as policy and the node ask for it.
 #[derive(Debug)]
@@ -78,6 +78,7 @@ impl Compiler {
         base::add_sets(&settings, &mut table);
         base::put_chains(&settings, Some(&host::Wildcards::default()), &mut table);
         base::put_nat(&Node::default(), &mut table);
+        base::put_tunnel_peers(&Node::default(), &mut table);
         let names = table.chains().keys().chain(table.sets().keys());
         let fixed = names.cloned().collect();
         base::put_chains(&settings, None, &mut table);
@@ -123,6 +124,13 @@ impl Compiler {
         &self.settings
     }
 
+    /// Whether the table lets a workload's interface pass as policy says.
+    #[must_use]
+    pub fn knows_interface(&self, interface: &str) -> bool {
+        let from = self.table.sets().get(endpoint::FROM);
+        from.is_some_and(|set| set.elements.contains_key(&interface_key(interface)))
+    }
+
     /// What is to be in force.
     #[must_use]
     pub fn desired(&self) -> &Desired {
@@ -133,6 +141,7 @@ impl Compiler {
     pub fn set_node(&mut self, node: Node) {
         if self.node != node {
             base::put_nat(&node, &mut self.table);
+            base::put_tunnel_peers(&node, &mut self.table);
             self.node = node;
             self.update_hosts();
             self.sweep();
@@ -438,6 +447,17 @@ impl Compiler {
         let chain = Chain::regular(compiled.rules).commented(&label);
         self.table.put_chain(name, chain);
     }
+}
+
+/// Whether a table in the kernel lets a workload's interface pass as policy says.
+#[must_use]
+pub fn is_enforced(observed: &ObservedTable, interface: &str) -> bool {
+    let from = observed.sets.get(endpoint::FROM);
+    from.is_some_and(|set| set.elements.contains_key(&interface_key(interface)))
+}
+
+fn interface_key(interface: &str) -> Key {
+    Key::of(interface_bytes(interface))
 }
 
 /// What a change says of sets' members.

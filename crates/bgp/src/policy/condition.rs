@@ -153,6 +153,13 @@ impl PrefixSet {
         self.lengths[slot(prefix.family())].insert(prefix.length());
     }
 
+    /// The prefixes, each with the shortest and the longest length that is meant within it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Cidr, (u8, u8))> {
+        self.by_prefix
+            .iter()
+            .map(|(prefix, bounds)| (prefix, *bounds))
+    }
+
     /// Whether `prefix` lies in the set.
     #[must_use]
     pub fn contains(&self, prefix: &Cidr) -> bool {

@@ -87,3 +87,26 @@ fn both_families_and_long_lists() {
         1
     );
 }
+
+/// Of a long table only what is asked for is read, wherever the address stands.
+#[test]
+fn a_long_table() {
+    let namespace = tracking();
+    let fill = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for port in 10_000..15_000 {
+            // Nobody listens; the answers to what was sent before are errors of this socket.
+            while socket.send_to(b"x", ("127.0.0.5", port)).is_err() {}
+        }
+    };
+    namespace.namespace.run(fill).unwrap();
+    send(&namespace, "127.0.0.1", "127.0.0.2");
+    send(&namespace, "127.0.0.2", "127.0.0.4");
+    send(&namespace, "127.0.0.1", "10.9.9.9");
+    let mut conntrack = Conntrack::open(&namespace.namespace).unwrap();
+    assert_eq!(conntrack.forget(&addresses(&["127.0.0.2"])).unwrap(), 2);
+    assert_eq!(conntrack.forget(&addresses(&["127.0.0.3"])).unwrap(), 1);
+    assert_eq!(conntrack.forget(&addresses(&["127.0.0.2"])).unwrap(), 0);
+    let left = conntrack.flows(&addresses(&["127.0.0.5"])).unwrap();
+    assert_eq!(left.len(), 5_000);
+}

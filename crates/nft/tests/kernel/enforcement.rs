@@ -452,6 +452,7 @@ fn what_leaves_the_pools_is_translated() {
         interfaces: vec![("eth0".to_owned(), vec![HOST.parse().unwrap()])],
         pools,
         nat,
+        tunnel_peers: Vec::new(),
     };
     let source = |lab: &Lab| {
         let (receiver, sender) = (lab.net.udp(NET, 5000), lab.a.udp(A, 0));

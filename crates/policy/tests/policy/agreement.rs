@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::interpreter::interpret;
+use crate::common::interpret;
 use crate::common::random::{change, neighbourhood, packet, policy_for_all, rules};
 use crate::common::{Change, NODE, Store, take};
 use margay_policy::evaluator::{Direction, HostStage, Place, decide};

@@ -1,18 +1,27 @@
-//! Stores and their changes, and an interpreter of what is calculated from them.
+//! Stores and their changes.
 
-pub(crate) mod interpreter;
 pub(crate) mod random;
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
 
 use margay_model::{AnyResource, Key, Kind};
-use margay_policy::evaluator::State;
-use margay_policy::{Calculator, ServicePort};
+use margay_policy::evaluator::{Direction, Packet, Place, State, Verdict};
+use margay_policy::{Calculator, Desired, Failsafes, ServicePort, judge};
 use serde_json::{Value, json};
 
 /// The node whose state is calculated.
 pub(crate) const NODE: &str = "n1";
+
+/// What becomes of a packet by what is calculated, with the usual failsafe ports.
+pub(crate) fn interpret(
+    desired: &Desired,
+    place: &Place,
+    direction: Direction,
+    packet: &Packet,
+) -> Option<Verdict> {
+    judge(desired, &Failsafes::default(), place, direction, packet)
+}
 
 /// A change of the store, or of the services.
 #[derive(Clone, Debug)]

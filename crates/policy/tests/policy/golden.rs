@@ -8,7 +8,7 @@ use margay_policy::{Calculator, Desired, HostInterface};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::common::interpreter::interpret;
+use crate::common::interpret;
 use crate::common::world::tcp;
 use crate::common::{Change, Store, take};
 

@@ -50,6 +50,38 @@ pub(super) fn add_sets(settings: &Settings, table: &mut Table) {
     host::add_sets(table);
 }
 
+/// The nodes whose tunnels no policy of host endpoints cuts.
+pub(super) fn put_tunnel_peers(node: &Node, table: &mut Table) {
+    for family in [Family::V4, Family::V6] {
+        let peers = node.tunnel_peers.iter();
+        let peers = peers.filter(|address| Family::of(**address) == family);
+        let set = Set::new([DataType::address(family)]).commented("nodes with VXLAN");
+        let set = set.with(peers.map(|address| Key::of(interval::octets(*address))));
+        table.put_set(tunnel_peers(family), set);
+    }
+}
+
+fn tunnel_peers(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "tunnel-peers4",
+        Family::V6 => "tunnel-peers6",
+    }
+}
+
+/// VXLAN between nodes, which carries what policy has been asked about already.
+fn tunnelled(settings: &Settings, side: Side) -> impl Iterator<Item = Rule> {
+    let port = settings.vxlan_port.to_be_bytes();
+    [Family::V4, Family::V6].into_iter().map(move |family| {
+        let statements = [
+            Statement::Family(family),
+            Statement::protocol(UDP),
+            Statement::is(Field::Port(Side::Destination), port),
+            Statement::within([Field::Address(side, family)], tunnel_peers(family)),
+        ];
+        Rule::new(statements).then(Verdict::Accept)
+    })
+}
+
 fn states(states: impl IntoIterator<Item = (u32, Option<Verdict>)>) -> Set {
     let mut set = Set::verdicts([DataType::CtState]);
     for (state, verdict) in states {
@@ -236,6 +268,11 @@ fn put_hosts(settings: &Settings, wildcards: &Wildcards, table: &mut Table) {
         }
         if let Some(states) = states {
             rules.push(Rule::new([Statement::dispatch([Field::CtState], states)]));
+        }
+        match map {
+            host::IN | host::PRE_DNAT => rules.extend(tunnelled(settings, Side::Source)),
+            host::OUT => rules.extend(tunnelled(settings, Side::Destination)),
+            _ => {}
         }
         rules.extend(host::dispatch(map, wildcard.as_deref(), field));
         table.put_chain(chain, Chain::base(base, rules));

@@ -12,17 +12,7 @@ use crate::{DataType, Element, Key, Set, Table};
 
 /// The sets that a rule reads.
 pub(super) fn sets_of(rule: &PolicyRule) -> Vec<SetId> {
-    let sides = [&rule.source, &rule.destination];
-    let sets = sides.into_iter().flat_map(|side| {
-        let lists = [
-            &side.sets,
-            &side.not_sets,
-            &side.named_ports,
-            &side.not_named_ports,
-        ];
-        lists.into_iter().flatten().chain(&side.service).copied()
-    });
-    sets.collect()
+    rule.sets()
 }
 
 /// The element of a member that has one of its own.

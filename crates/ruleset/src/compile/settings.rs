@@ -84,6 +84,8 @@ pub struct Node {
     pub pools: Vec<Pool>,
     /// How sources are translated where pools ask for it.
     pub nat: Nat,
+    /// The other nodes, to and from which VXLAN passes whatever policy host endpoints have.
+    pub tunnel_peers: Vec<IpAddr>,
 }
 
 /// A pool of addresses.

@@ -5,7 +5,7 @@ use margay_policy::evaluator::{Direction, HostStage, Packet, Place, Verdict, dec
 use margay_policy::{Calculator, Condition, Desired, EndpointId};
 use serde_json::{Value, json};
 
-use super::interpreter::interpret;
+use super::interpret;
 use super::{Change, NODE, Store, resource, take};
 
 /// A store and what is calculated from it.

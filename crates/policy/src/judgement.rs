@@ -1,16 +1,24 @@
 //! What becomes of a packet by the calculated state alone, as the crate's page says.
+//!
+//! This is what the kernel does with the first packet of a connection. It goes through rules one by one, but knows
+//! only what is in force on one node; [`evaluator`](crate::evaluator) asks the resources themselves.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use margay_model::{Cidr, Family};
-use margay_policy::evaluator::{Direction, HostStage, Packet, Place, Verdict};
-use margay_policy::{
-    Action, Chains, Desired, Failsafes, Icmp, Member, Rule, SetId, Side, Tier, TierDefault,
+use crate::evaluator::{Direction, HostStage, Packet, Place, Verdict};
+use crate::{
+    Action, Chains, Delta, Desired, EndpointId, Failsafes, Icmp, Member, PolicyId, Rule, SetId,
+    Side, Tier, TierDefault, Workload,
 };
+use margay_model::{Cidr, Family};
 
 /// What becomes of a packet at a place; `None` where there is no such endpoint.
-pub(crate) fn interpret(
+///
+/// `failsafes` are those of host endpoints. What the state names and lacks matches nothing and allows nothing.
+pub fn judge(
     desired: &Desired,
+    failsafes: &Failsafes,
     place: &Place,
     direction: Direction,
     packet: &Packet,
@@ -21,6 +29,7 @@ pub(crate) fn interpret(
     };
     let view = View {
         desired,
+        failsafes,
         direction,
         packet,
     };
@@ -52,16 +61,16 @@ pub(crate) fn interpret(
 
 struct View<'a> {
     desired: &'a Desired,
+    failsafes: &'a Failsafes,
     direction: Direction,
     packet: &'a Packet,
 }
 
 impl View<'_> {
     fn is_failsafe(&self) -> bool {
-        let failsafes = Failsafes::default();
         let (list, other) = match self.direction {
-            Direction::Ingress => (failsafes.inbound, self.packet.source),
-            Direction::Egress => (failsafes.outbound, self.packet.destination),
+            Direction::Ingress => (&self.failsafes.inbound, self.packet.source),
+            Direction::Egress => (&self.failsafes.outbound, self.packet.destination),
         };
         let (protocol, port) = (self.packet.protocol, self.packet.destination_port);
         list.iter()
@@ -71,9 +80,9 @@ impl View<'_> {
     fn tiers(&self, tiers: &[Tier]) -> Option<Verdict> {
         for tier in tiers {
             let mut outcome = None;
-            for id in &tier.policies {
-                let policy = &self.desired.policies[id];
-                assert_eq!(policy.tier, tier.name);
+            let policies = &self.desired.policies;
+            for policy in tier.policies.iter().filter_map(|id| policies.get(id)) {
+                debug_assert_eq!(policy.tier, tier.name);
                 outcome = self.rules(match self.direction {
                     Direction::Ingress => &policy.ingress,
                     Direction::Egress => &policy.egress,
@@ -93,8 +102,8 @@ impl View<'_> {
     }
 
     fn profiles(&self, profiles: &[String]) -> Verdict {
-        for name in profiles {
-            let profile = &self.desired.profiles[name];
+        let stored = &self.desired.profiles;
+        for profile in profiles.iter().filter_map(|name| stored.get(name)) {
             match self.rules(match self.direction {
                 Direction::Ingress => &profile.ingress,
                 Direction::Egress => &profile.egress,
@@ -147,7 +156,7 @@ impl View<'_> {
         let in_set = |id: &SetId| {
             self.members(id).any(|member| match member {
                 Member::Net(net) => net.contains(address),
-                Member::Port { .. } => panic!("a set of ports where one of prefixes is expected"),
+                Member::Port { .. } => false,
             })
         };
         let is_named = |id: &SetId| {
@@ -157,7 +166,7 @@ impl View<'_> {
                     protocol,
                     port: p,
                 } => (*a, *protocol, *p) == (address, self.packet.protocol, port),
-                Member::Net(_) => panic!("a set of prefixes where one of ports is expected"),
+                Member::Net(_) => false,
             })
         };
         let any_port = side.ports.is_empty() && side.named_ports.is_empty();
@@ -174,6 +183,109 @@ impl View<'_> {
     }
 
     fn members(&self, id: &SetId) -> impl Iterator<Item = &Member> {
-        self.desired.sets[id].members.iter()
+        let set = self.desired.sets.get(id);
+        set.into_iter().flat_map(|set| &set.members)
+    }
+}
+
+impl Desired {
+    /// What of it bears on these workloads: the workloads, their policies and profiles, and the sets of those.
+    pub fn excerpt<'e>(&self, workloads: impl IntoIterator<Item = &'e EndpointId>) -> Self {
+        let mut excerpt = Self::default();
+        for (id, workload) in workloads
+            .into_iter()
+            .filter_map(|id| self.workloads.get_key_value(id))
+        {
+            for policy in workload.policies() {
+                if let Some((id, policy)) = self.policies.get_key_value(policy) {
+                    excerpt.policies.insert(id.clone(), policy.clone());
+                }
+            }
+            for profile in &workload.profiles {
+                if let Some(stored) = self.profiles.get(profile) {
+                    excerpt.profiles.insert(profile.clone(), stored.clone());
+                }
+            }
+            excerpt.workloads.insert(id.clone(), workload.clone());
+        }
+        let policies = excerpt.policies.values();
+        let of_policies = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
+        let profiles = excerpt.profiles.values();
+        let of_profiles =
+            profiles.flat_map(|profile| profile.ingress.iter().chain(&profile.egress));
+        let sets: BTreeSet<SetId> = of_policies
+            .chain(of_profiles)
+            .flat_map(Rule::sets)
+            .collect();
+        for (id, set) in sets.iter().filter_map(|id| self.sets.get_key_value(id)) {
+            excerpt.sets.insert(*id, set.clone());
+        }
+        excerpt
+    }
+
+    /// The workloads on which a difference bears that has been applied, except those that are new with it: the ones
+    /// that differ, and those whose policies or profiles differ or read sets that do.
+    ///
+    /// `before` says whether a workload was there before.
+    pub fn concerned(
+        &self,
+        delta: &Delta,
+        before: impl Fn(&EndpointId) -> bool,
+    ) -> BTreeSet<EndpointId> {
+        let changed: BTreeSet<SetId> = delta.sets.keys().copied().collect();
+        let reads = |ingress: &[Rule], egress: &[Rule]| {
+            let rules = ingress.iter().chain(egress);
+            !changed.is_empty() && rules.flat_map(Rule::sets).any(|id| changed.contains(&id))
+        };
+        let policies: BTreeSet<&PolicyId> = self
+            .policies
+            .iter()
+            .filter(|(id, policy)| {
+                delta.policies.contains_key(id) || reads(&policy.ingress, &policy.egress)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        let profiles: BTreeSet<&String> = self
+            .profiles
+            .iter()
+            .filter(|(id, profile)| {
+                delta.profiles.contains_key(*id) || reads(&profile.ingress, &profile.egress)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        let concerned = self.workloads.iter().filter(|(id, workload)| {
+            before(id)
+                && (delta.workloads.contains_key(id)
+                    || workload.policies().any(|policy| policies.contains(policy))
+                    || workload
+                        .profiles
+                        .iter()
+                        .any(|profile| profiles.contains(profile)))
+        });
+        concerned.map(|(id, _)| id.clone()).collect()
+    }
+}
+
+impl Workload {
+    fn policies(&self) -> impl Iterator<Item = &PolicyId> {
+        let tiers = self.chains.ingress.iter().chain(&self.chains.egress);
+        tiers.flat_map(|tier| &tier.policies)
+    }
+}
+
+impl Rule {
+    /// The sets that it reads.
+    pub fn sets(&self) -> Vec<SetId> {
+        let sides = [&self.source, &self.destination];
+        let sets = sides.into_iter().flat_map(|side| {
+            let lists = [
+                &side.sets,
+                &side.not_sets,
+                &side.named_ports,
+                &side.not_named_ports,
+            ];
+            lists.into_iter().flatten().chain(&side.service).copied()
+        });
+        sets.collect()
     }
 }
