@@ -56,6 +56,11 @@ pub enum Command {
     /// Ask this node's agent about BGP.
     #[command(subcommand)]
     Bgp(Bgp),
+    /// Ask this node's kernel about policy.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Tell why a connection is made or not: policy on both nodes, route and MTU.
+    Why(Why),
     /// Show this program's version and the cluster's.
     Version {
         /// Do not ask the datastore.
@@ -319,6 +324,59 @@ pub enum Bgp {
     },
 }
 
+/// Commands about policy on this node.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Show how often each rule matched, and what was dropped for which reason.
+    Hits {
+        /// Only this policy: its name, with namespace and kind or without.
+        policy: Option<String>,
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Report,
+    },
+    /// Show rules of other programs that drop workloads' packets, or may, with the remedy.
+    Others {
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Report,
+    },
+}
+
+/// A connection to be explained.
+#[derive(Args, Debug)]
+pub struct Why {
+    /// Who begins it: namespace/pod, an endpoint, a node, node/interface, a network set or an address.
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// To whom, in the same forms.
+    #[arg(value_name = "DST")]
+    pub destination: String,
+    /// tcp, udp, sctp, icmp, icmpv6 or a number.
+    #[arg(value_name = "PROTO")]
+    pub protocol: String,
+    /// The destination port; of ICMP, TYPE or TYPE/CODE.
+    pub port: Option<String>,
+    /// The source port, where rules ask for it.
+    #[arg(long, default_value_t = 49152)]
+    pub source_port: u16,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Report,
+}
+
+/// How an explanation is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    /// For people.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
 /// How an answer of the agent is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
@@ -364,6 +422,10 @@ mod tests {
             "margayctl bgp peers -o json",
             "margayctl bgp routes --received Mesh_10_0_0_2",
             "margayctl bgp routes --advertised 10.0.0.2",
+            "margayctl why prod/web prod/db tcp 5432 -o json",
+            "margayctl policy hits prod/db -o yaml",
+            "margayctl policy others",
+            "margayctl why 10.0.0.1 10.0.0.2 icmp",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

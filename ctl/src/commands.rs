@@ -6,7 +6,9 @@ mod edit;
 mod get;
 mod ipam;
 mod node;
+mod policy;
 mod version;
+mod why;
 mod write;
 
 use std::io::{Read, Write};
@@ -53,6 +55,7 @@ pub async fn begin(command: Command, streams: &mut Streams<'_>) -> Result<Option
         Command::Validate(source) => write::validate(&source, streams).map(|()| None),
         Command::Version { client: true } => version::client(streams).map(|()| None),
         Command::Bgp(command) => bgp::run(&command, streams).await.map(|()| None),
+        Command::Policy(command) => policy::run(&command, streams).map(|()| None),
         Command::Node(node) => {
             let answered = node::ask(&node, streams).await?;
             Ok((!answered).then_some(Command::Node(node)))
@@ -89,6 +92,8 @@ pub async fn run<S: Store>(store: &S, command: Command, streams: &mut Streams<'_
         Command::Version { client: true } => version::client(streams),
         Command::Version { client: false } => version::both(&client, streams).await,
         Command::Validate(source) => write::validate(&source, streams),
+        Command::Policy(command) => policy::run(&command, streams),
+        Command::Why(asked) => why::run(store, asked, streams).await,
     }
 }
 

@@ -8,12 +8,15 @@ pub mod cli;
 pub mod columns;
 pub mod commands;
 pub mod documents;
+pub mod hits;
 pub mod inventory;
 pub mod kinds;
 pub mod open;
+pub mod others;
 pub mod output;
 pub mod stamps;
 pub mod table;
+pub mod why;
 pub mod yaml;
 
 pub use commands::{Streams, begin, run};

@@ -291,6 +291,24 @@ fn item(item: Attributes<'_>) -> Option<Item> {
     })
 }
 
+/// The comments, packets and bytes of a message's elements that count.
+pub(crate) fn counted_elements(
+    message: Attributes<'_>,
+) -> impl Iterator<Item = (Option<String>, u64, u64)> {
+    let list = message.nested(NFTA_SET_ELEM_LIST_ELEMENTS);
+    list.into_iter().flatten().filter_map(|(_, item)| {
+        let item = wire::attributes(item);
+        let expression = item.nested(NFTA_SET_ELEM_EXPR)?;
+        let operands = expression.nested(NFTA_EXPR_DATA)?;
+        (expression.text(NFTA_EXPR_NAME)? == "counter").then_some(())?;
+        Some((
+            comment(item, NFTA_SET_ELEM_USERDATA, UDATA_COMMENT),
+            operands.be64(NFTA_COUNTER_PACKETS)?,
+            operands.be64(NFTA_COUNTER_BYTES)?,
+        ))
+    })
+}
+
 /// The elements of a whole set.
 pub(crate) fn elements(mut items: Vec<Item>, spec: Option<&SetSpec>) -> BTreeMap<Key, Element> {
     let by_ends = spec.is_some_and(|spec| spec.interval && !spec.is_concatenated_interval());

@@ -9,11 +9,13 @@ mod decode;
 mod encode;
 mod error;
 mod nft;
+mod others;
 mod protocol;
 mod watch;
 mod wire;
 
 pub use conntrack::Conntrack;
 pub use error::{Error, Result};
-pub use nft::{Nft, RuleCounter};
+pub use nft::{ElementCounter, Nft, RuleCounter};
+pub use others::ForeignChain;
 pub use watch::{Event, Watch};

@@ -1,13 +1,15 @@
 //! A connection to nftables: batches in, what is there out.
 
 use margay_netlink::{Namespace, RequestError};
-use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, closed, plan};
+use margay_ruleset::expression::Expression;
+use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, Verdict, closed, plan};
 use nix::errno::Errno;
 
 use crate::connection::Connection;
 use crate::decode;
 use crate::encode::{self, Transaction};
 use crate::error::{Error, Result};
+use crate::others::{self, ForeignChain};
 use crate::protocol::*;
 use crate::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
 
@@ -25,6 +27,21 @@ pub struct RuleCounter {
     /// Its place in the chain, from 0.
     pub index: usize,
     /// Where it comes from.
+    pub comment: Option<String>,
+    /// Whether it drops or rejects what it counts.
+    pub denies: bool,
+    /// Packets since it was added.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What an element of a counting set has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementCounter {
+    /// The set.
+    pub set: String,
+    /// Where the element comes from.
     pub comment: Option<String>,
     /// Packets since it was added.
     pub packets: u64,
@@ -181,6 +198,7 @@ impl Nft {
                     counters.push(RuleCounter {
                         chain: place.0.clone(),
                         index: place.1,
+                        denies: found.rule.expressions.iter().any(denies),
                         comment: found.rule.comment,
                         packets,
                         bytes,
@@ -195,6 +213,51 @@ impl Nft {
             what: format!("reading the counters of table {table}"),
             source: RequestError::Interrupted,
         })
+    }
+
+    /// What the elements of a table's counting sets have counted.
+    ///
+    /// # Errors
+    /// As [`Nft::observe`].
+    pub fn element_counters(&mut self, table: &str) -> Result<Vec<ElementCounter>> {
+        for _ in 0..ATTEMPTS {
+            let mut sets = Vec::new();
+            let mut complete = self.list(NFT_MSG_GETSET, table, NFTA_SET_TABLE, |message| {
+                if message.text(NFTA_SET_TABLE).as_deref() == Some(table)
+                    && message.nested(NFTA_SET_EXPR).is_some()
+                {
+                    sets.extend(message.text(NFTA_SET_NAME));
+                }
+            })?;
+            let mut counters = Vec::new();
+            for set in sets {
+                let each = |message: Attributes<'_>| {
+                    let counted = decode::counted_elements(message);
+                    counters.extend(counted.map(|(comment, packets, bytes)| ElementCounter {
+                        set: set.clone(),
+                        comment,
+                        packets,
+                        bytes,
+                    }));
+                };
+                complete = complete.and(self.each_element(table, &set, each)?);
+            }
+            if complete.is_some() {
+                return Ok(counters);
+            }
+        }
+        Err(Error::Request {
+            what: format!("reading the counters of table {table}"),
+            source: RequestError::Interrupted,
+        })
+    }
+
+    /// Every chain of the namespace, of whatever table.
+    ///
+    /// # Errors
+    /// As [`Nft::observe`].
+    pub fn chains(&mut self) -> Result<Vec<ForeignChain>> {
+        others::chains(&mut self.connection)
     }
 
     /// `None` if the ruleset changed meanwhile.
@@ -259,17 +322,26 @@ impl Nft {
     }
 
     fn elements(&mut self, table: &str, set: &str) -> Result<(Vec<decode::Item>, Option<()>)> {
+        let mut items = Vec::new();
+        let each = |message: Attributes<'_>| items.extend(decode::items(message));
+        let complete = self.each_element(table, set, each)?;
+        Ok((items, complete))
+    }
+
+    fn each_element(
+        &mut self,
+        table: &str,
+        set: &str,
+        mut each: impl FnMut(Attributes<'_>),
+    ) -> Result<Option<()>> {
         let (request, sequence) = self.request(NFT_MSG_GETSETELEM, NLM_F_DUMP, |message| {
             message.text(NFTA_SET_ELEM_LIST_TABLE, table);
             message.text(NFTA_SET_ELEM_LIST_SET, set);
         });
         let what = || format!("listing set {set} of table {table}");
-        let mut items = Vec::new();
-        let each = |message: Message<'_>| items.extend(decode::items(message.attributes()));
-        let complete = self
-            .connection
-            .dump(request.as_bytes(), sequence, what, each)?;
-        Ok((items, complete))
+        let each = |message: Message<'_>| each(message.attributes());
+        self.connection
+            .dump(request.as_bytes(), sequence, what, each)
     }
 
     /// Lists objects of a table. Old kernels list those of others too.
@@ -301,6 +373,14 @@ impl Nft {
         request.message(header, attributes);
         (request, sequence)
     }
+}
+
+/// Whether an instruction drops or rejects.
+fn denies(expression: &Expression) -> bool {
+    matches!(
+        expression,
+        Expression::Verdict(Verdict::Drop) | Expression::Reject(_)
+    )
 }
 
 const ATTEMPTS: usize = 8;

@@ -210,5 +210,5 @@ fn name_of_this_node() -> Option<String> {
 const BLOCKS: [&str; 4] = ["CIDR", "OWNER", "LOCAL", "BORROWED"];
 const ROUTES: [&str; 5] = ["DESTINATION", "VIA", "INTERFACE", "PROTOCOL", "SOURCE"];
 const ENDPOINTS: [&str; 4] = ["NAME", "INTERFACE", "ADDRESSES", "STATE"];
-const NODENAME: &str = "/var/lib/calico/nodename";
+pub(super) const NODENAME: &str = "/var/lib/calico/nodename";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";

@@ -55,6 +55,40 @@ fn policies_decide_who_reaches_whom() {
     client.reaches(&web, 81, false);
     other.reaches(&web, 80, false);
 
+    // People are told the same: by the datastore, and by the kernel's counters.
+    let why = |source: &str, port: &str| {
+        let asked = ["why", source, &web.address, "tcp", port];
+        town.store.ctl(None, &asked, "").ok()
+    };
+    let allowed = why("default/client", "80");
+    assert!(allowed.contains("Verdict: Allow"), "{allowed}");
+    assert!(
+        allowed.contains("rule 0 of GlobalNetworkPolicy/allow: Allow"),
+        "{allowed}"
+    );
+    for (source, port) in [("default/client", "81"), ("default/other", "80")] {
+        let denied = why(source, port);
+        assert!(denied.contains("Verdict: Deny"), "{denied}");
+        assert!(denied.contains("end of tier: Deny"), "{denied}");
+    }
+    let namespace = town.lab.node(1).namespace();
+    let asked = ["policy", "hits", "-o", "json"];
+    let hits = town.store.ctl(Some(&namespace), &asked, "").ok();
+    let hits: serde_json::Value = serde_json::from_str(&hits).unwrap();
+    let packets = |policy: &str| -> u64 {
+        let rules = hits["rules"].as_array().unwrap().iter();
+        let of_policy = rules.filter(|rule| rule["policy"] == policy);
+        of_policy.filter_map(|rule| rule["packets"].as_u64()).sum()
+    };
+    assert!(packets("GlobalNetworkPolicy/allow") > 0, "{hits:#}");
+    assert!(packets("end of tier") > 0, "{hits:#}");
+    assert!(
+        hits["drops"].as_array().unwrap().iter().any(|drop| {
+            drop["reason"] == "end of tier default" && drop["packets"].as_u64() > Some(0)
+        }),
+        "{hits:#}"
+    );
+
     // Another label, another class.
     let patch = json!({"metadata": {"labels": {"app": "x"}}}).to_string();
     let name = "n2-cni-client-eth0";

@@ -287,6 +287,16 @@ fn long_lists_are_looked_up() {
     let a: Vec<_> = nets(&[A]).members.into_iter().collect();
     lab.update(members("p3", &a, &[]));
     assert!(lab.a.reaches(A, &lab.b, B, 6003));
+    let table = lab.compiler.table().name().to_owned();
+    let counted = lab.nft.element_counters(&table).unwrap();
+    let of_p3 = |counter: &&margay_nft::ElementCounter| {
+        let comment = counter.comment.as_deref().unwrap_or_default();
+        counter.set.starts_with("li4-") && comment.contains("/p3|")
+    };
+    // One for each address of the set; only A has sent.
+    let mut of_p3 = counted.iter().filter(of_p3);
+    let hit = of_p3.find(|counter| counter.packets >= 1);
+    assert!(hit.is_some_and(|hit| hit.bytes >= 28), "{counted:?}");
     assert!(!lab.a.reaches(A, &lab.b, B, 6004));
     assert!(!lab.a.reaches(A, &lab.b, B, 7013));
     lab.update(members("all", &a, &[]));

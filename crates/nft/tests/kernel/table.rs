@@ -178,8 +178,48 @@ fn rules_count() {
     let counter = &counters[0];
     assert_eq!((&*counter.chain, counter.index), ("out", 1));
     assert_eq!(counter.comment.as_deref(), Some("nine"));
+    assert!(counter.denies);
     assert!(counter.packets >= 1 && counter.bytes >= 28, "{counter:?}");
     assert_eq!(interface_bytes("lo")[..3], *b"lo\0");
+}
+
+/// Others' chains are told apart by table, hook and what they do at their end.
+#[test]
+fn chains_of_others_are_seen() {
+    let namespace = TestNamespace::new();
+    namespace.nft(
+        "add table ip filter
+         add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+         add chain ip filter DOCKER-USER
+         add table inet mine
+         add chain inet mine entry { type filter hook input priority 0; policy drop; }",
+    );
+    let mut nft = Nft::open(&namespace.namespace).unwrap();
+    let found: Vec<_> = nft
+        .chains()
+        .unwrap()
+        .into_iter()
+        .map(|found| {
+            (
+                found.family,
+                found.table,
+                found.chain,
+                found.forward,
+                found.drops,
+            )
+        })
+        .collect();
+    let of = |family, table: &str, chain: &str, forward, drops| {
+        (family, table.to_owned(), chain.to_owned(), forward, drops)
+    };
+    assert_eq!(found.len(), 3, "{found:?}");
+    for expected in [
+        of("ip", "filter", "FORWARD", true, true),
+        of("ip", "filter", "DOCKER-USER", false, false),
+        of("inet", "mine", "entry", false, true),
+    ] {
+        assert!(found.contains(&expected), "{expected:?} in {found:?}");
+    }
 }
 
 /// Intervals that touch, hold and replace each other, in a tree and in fields.
