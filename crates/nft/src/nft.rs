@@ -4,12 +4,12 @@ use margay_netlink::{Namespace, RequestError};
 use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, closed, plan};
 use nix::errno::Errno;
 
-use crate::connection::Connection;
 use crate::decode;
 use crate::encode::{self, Transaction};
-use crate::error::{Error, Result};
 use crate::protocol::*;
-use crate::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
+use margay_netlink::netfilter::Connection;
+use margay_netlink::netfilter::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
+use margay_netlink::netfilter::{Error, Result};
 
 /// A connection to the nftables of one namespace.
 #[derive(Debug)]
