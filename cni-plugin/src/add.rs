@@ -29,7 +29,7 @@ use margay_store::{Revision, Store};
 use crate::config::{Config, Ipam};
 use crate::del;
 use crate::identity::Identity;
-use crate::kernel::{Fault, Kernel, Predecessor, plan, recorded_mac};
+use crate::kernel::{Fault, Kernel, Predecessor, forget_connections, plan, recorded_mac};
 use crate::pod::Pod;
 use crate::podcidr;
 use crate::record::{Recording, claim, commit_alone, delegated_to};
@@ -73,9 +73,10 @@ async fn attach(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
     let call = &*adjusted;
     let store = open(&config.shared)?;
     let releasing = Releasing::read(&call.conf, &environment);
-    releasing
+    let released = releasing
         .finish(call, &store, &identity.release(Vec::new()))
         .await?;
+    forget_connections(&released);
     let mut host_name = kernel.free_name(names.clone(), &identity).await?;
     loop {
         let endpoint = assign(

@@ -7,7 +7,7 @@ use margay_cni::{Command, Request};
 use margay_plugin::{Delegate, progress};
 
 use crate::identity::Identity;
-use crate::kernel::take_down;
+use crate::kernel::{forget_connections, take_down};
 
 /// Carries out a DEL. What is not there is no error, nor is a store that is away, nor a configuration that was
 /// broken since ADD.
@@ -54,7 +54,8 @@ pub(crate) async fn release(
     };
     let _turn = Turn::wait(call.conf.raw(), &identity.name.node).await;
     let released = releasing.release(call, identity.release(interfaces)).await;
-    delegated.and(released)
+    let forgotten = released.map(|addresses| forget_connections(&addresses));
+    delegated.and(forgotten)
 }
 
 /// The IPAM plugin, where it is not ours. Without a readable `ipam` everything is released by record.

@@ -1,14 +1,14 @@
 //! The kernel's side of a call, with failures as CNI errors.
 
-use std::error::Error as _;
 use std::net::IpAddr;
 
 use margay_cni::Request;
 use margay_cni::error::{Error, code};
 use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Problem, verify};
 use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_netlink::netfilter::Conntrack;
 use margay_netlink::{Error as KernelError, Link, Namespace, Netlink, endpoint};
-use margay_plugin::{Level, log};
+use margay_plugin::{Level, log, progress};
 use margay_route::Mac;
 
 use crate::config::{Config, netns};
@@ -211,6 +211,28 @@ pub(crate) async fn take_down(names: &[String], identity: &Identity) -> Result<(
     Ok(())
 }
 
+/// Deletes what the host tracks of connections of addresses that nobody has any more: the next to get one is not
+/// to be taken for its predecessor (D11). What cannot be deleted is left to the agent.
+pub(crate) fn forget_connections(addresses: &[IpAddr]) {
+    if addresses.is_empty() {
+        return;
+    }
+    progress("clearing connection tracking");
+    match Conntrack::current().and_then(|mut conntrack| conntrack.forget(addresses)) {
+        Ok(entries) => log(
+            Level::Debug,
+            &format!("{entries} tracked connections of {addresses:?} deleted"),
+        ),
+        Err(error) => log(
+            Level::Warning,
+            &format!(
+                "the tracked connections of {addresses:?} stay until margay-agent deletes them: {}",
+                chain(&error)
+            ),
+        ),
+    }
+}
+
 /// The plan of an endpoint.
 ///
 /// # Errors
@@ -254,6 +276,15 @@ pub(crate) fn from_kernel(error: &KernelError) -> Error {
         | KernelError::RouteConflict { .. } => code::INTERFACE_EXISTS,
         _ => code::KERNEL,
     };
+    let details = error
+        .errno()
+        .map(|errno| format!("errno {}", errno as i32))
+        .unwrap_or_default();
+    Error::new(code, chain(error)).with_details(details)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -261,9 +292,5 @@ pub(crate) fn from_kernel(error: &KernelError) -> Error {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    let details = error
-        .errno()
-        .map(|errno| format!("errno {}", errno as i32))
-        .unwrap_or_default();
-    Error::new(code, text).with_details(details)
+    text
 }

@@ -150,7 +150,7 @@ async fn release(call: &Request) -> Result<(), Error> {
     let node = releasing.node.name_or_guess();
     let _turn = Turn::wait(call.conf.raw(), &node).await;
     let release = to_release(call, &node);
-    releasing.release(call, release).await
+    releasing.release(call, release).await.map(drop)
 }
 
 /// What a DEL gives back.

@@ -1,6 +1,7 @@
 //! The store's part of a DEL, which ends well whatever is down: what cannot be given back now is journalled for
 //! the node's agent.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,11 +47,11 @@ impl Releasing {
         }
     }
 
-    /// Gives back what an attachment holds, or journals that this is to be done.
+    /// Gives back what an attachment holds, or journals that this is to be done. Returns the addresses given back.
     ///
     /// # Errors
     /// Code 5: it could be neither given back nor journalled.
-    pub async fn release(&self, call: &Request, release: Release) -> Result<(), Error> {
+    pub async fn release(&self, call: &Request, release: Release) -> Result<Vec<IpAddr>, Error> {
         // Half of what is left: the journal, and the answer, need time as well.
         let patience = self.patience.min(margay_plugin::remaining() / 2);
         let waiting = self.journal.waiting(&release.attachment);
@@ -61,16 +62,18 @@ impl Releasing {
                     &format!("{} gave back {:?}", release.handle, detached.addresses),
                 );
                 self.quarantine.admit(&detached.addresses);
-                return self.forget(waiting.as_ref());
+                self.forget(waiting.as_ref())?;
+                return Ok(detached.addresses);
             }
             Ok(_) => Error::new(code::AGENT_UNREACHABLE, NO_NAME),
             Err(error) => error,
         };
-        self.journal(release, &why)
+        self.journal(release, &why)?;
+        Ok(Vec::new())
     }
 
     /// Finishes a release of the attachment that waits in the journal, before an ADD makes it anew: the agent
-    /// could not tell what the ADD made from what was to be released.
+    /// could not tell what the ADD made from what was to be released. Returns the addresses given back.
     ///
     /// # Errors
     /// The store failed; the release waits on.
@@ -79,9 +82,9 @@ impl Releasing {
         call: &Request,
         store: &Datastore,
         release: &Release,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<IpAddr>, Error> {
         let Some(waiting) = self.journal.waiting(&release.attachment) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         progress(format!("waiting for {}", store.describe()));
         let done = Allocator::new(store)
@@ -96,7 +99,8 @@ impl Releasing {
                 release.handle, done.addresses
             ),
         );
-        self.forget(Some(&waiting))
+        self.forget(Some(&waiting))?;
+        Ok(done.addresses)
     }
 
     async fn try_release(

@@ -1,4 +1,4 @@
-//! The kernel's side: network namespaces, rtnetlink, interface settings; applies the plans of endpoint and route.
+//! The kernel's side: network namespaces, rtnetlink, conntrack, interface settings; applies the plans of endpoint and route.
 //!
 //! It decides nothing: what is to be set comes as a value from `margay-endpoint` or
 //! `margay-route`, and what is found goes back as one. Everything needs a tokio runtime, of either
@@ -24,6 +24,7 @@ mod message;
 pub mod monitor;
 mod namespace;
 mod neighbour;
+pub mod netfilter;
 mod pair;
 mod route;
 mod socket;

@@ -10,7 +10,7 @@ use margay_ruleset::{
 
 use crate::encode::{chain_type, hook_number};
 use crate::protocol::*;
-use crate::wire::{self, Attributes};
+use margay_netlink::netfilter::wire::{self, Attributes};
 
 /// The flags and the comment of a table.
 pub(crate) fn table(message: Attributes<'_>) -> (u32, Option<String>) {

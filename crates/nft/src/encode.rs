@@ -9,7 +9,7 @@ use margay_ruleset::{
 };
 
 use crate::protocol::*;
-use crate::wire::{Encoder, Header, NLM_F_REQUEST};
+use margay_netlink::netfilter::wire::{Encoder, Header, NLM_F_REQUEST};
 
 /// A whole transaction as one datagram.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Writer<'_> {
                 flush(self, &mut list);
             }
         }
-        if list.len() > 0 {
+        if !list.is_empty() {
             flush(self, &mut list);
         }
     }

@@ -1,17 +1,16 @@
 //! A connection to nftables: batches in, what is there out.
 
+use margay_netlink::netfilter::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
+use margay_netlink::netfilter::{Connection, Error, Result};
 use margay_netlink::{Namespace, RequestError};
 use margay_ruleset::expression::Expression;
 use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, Verdict, closed, plan};
 use nix::errno::Errno;
 
-use crate::connection::Connection;
 use crate::decode;
 use crate::encode::{self, Transaction};
-use crate::error::{Error, Result};
 use crate::others::{self, ForeignChain};
 use crate::protocol::*;
-use crate::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
 
 /// A connection to the nftables of one namespace.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! What others have in nftables that can drop workloads' packets: read, never changed.
 
-use crate::connection::Connection;
 use crate::encode;
-use crate::error::{Error, Result};
 use crate::protocol::*;
-use crate::wire::{Encoder, Header, NLM_F_DUMP, NLM_F_REQUEST};
 use margay_netlink::RequestError;
+use margay_netlink::netfilter::Connection;
+use margay_netlink::netfilter::wire::{Encoder, Header, NLM_F_DUMP, NLM_F_REQUEST};
+use margay_netlink::netfilter::{Error, Result};
 
 /// A chain of any table, as far as it matters who drops.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,12 +12,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime;
 
-use crate::error::{Error, Result};
 use crate::protocol::{
     NFNL_SUBSYS_NFTABLES, NFNLGRP_NFTABLES, NFPROTO_INET, NFT_MSG_DELTABLE, NFT_MSG_NEWGEN,
     NFTA_TABLE_NAME,
 };
-use crate::wire;
+use margay_netlink::netfilter::wire;
+use margay_netlink::netfilter::{Error, Result};
 
 /// What somebody else has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use margay_ruleset::expression::{Expression, Operator, Reject};
 
 use super::{data, length};
 use crate::protocol::*;
-use crate::wire::Encoder;
+use margay_netlink::netfilter::wire::Encoder;
 
 /// Writes an instruction as an element of a rule's list.
 pub(super) fn write(item: &mut Encoder, expression: &Expression) {

@@ -9,7 +9,7 @@ use margay_ruleset::{
 };
 
 use super::*;
-use crate::wire;
+use margay_netlink::netfilter::wire;
 
 fn table() -> Table {
     let mut table = Table::new("t", "a table");

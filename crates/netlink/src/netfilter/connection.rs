@@ -2,19 +2,19 @@
 
 use std::io;
 
-use margay_netlink::{Namespace, RequestError};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::error::{Error, Result};
-use crate::wire::{
+use crate::netfilter::error::{Error, Result};
+use crate::netfilter::wire::{
     self, Message, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSGHDR,
 };
+use crate::{Namespace, RequestError};
 
 /// A connection; the kernel answers a request before `send` returns.
-pub(crate) struct Connection {
+pub struct Connection {
     socket: Socket,
     /// The socket's number, which notifications of its requests bear.
     port: u32,
@@ -24,15 +24,19 @@ pub(crate) struct Connection {
 
 /// An answer that carries no object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub struct Verdict {
     /// The request's sequence number.
-    pub(crate) sequence: u32,
+    pub sequence: u32,
     /// The kernel's refusal, or that it did as asked.
-    pub(crate) outcome: Result<(), RequestError>,
+    pub outcome: Result<(), RequestError>,
 }
 
 impl Connection {
-    pub(crate) fn open(namespace: &Namespace) -> Result<Self> {
+    /// Connects inside a namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], or that the namespace cannot be entered.
+    pub fn open(namespace: &Namespace) -> Result<Self> {
         let connect = || {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             // Reasons in words; without the request repeated, they start right after its header.
@@ -45,7 +49,7 @@ impl Connection {
             Ok((socket, port))
         };
         let (socket, port) = namespace
-            .run(connect)?
+            .run_or_here(connect)?
             .map_err(|source: io::Error| Error::Socket { source })?;
         Ok(Self {
             socket,
@@ -55,12 +59,14 @@ impl Connection {
         })
     }
 
-    pub(crate) fn port(&self) -> u32 {
+    /// The socket's number, which notifications of its requests bear.
+    #[must_use]
+    pub fn port(&self) -> u32 {
         self.port
     }
 
     /// A sequence number that no request has had, with `count - 1` free ones behind it.
-    pub(crate) fn sequences(&mut self, count: u32) -> u32 {
+    pub fn sequences(&mut self, count: u32) -> u32 {
         // 0 is what the kernel itself uses.
         if self.sequence.checked_add(count).is_none() {
             self.sequence = 0;
@@ -70,7 +76,11 @@ impl Connection {
         first
     }
 
-    pub(crate) fn send(&self, bytes: &[u8], what: impl FnOnce() -> String) -> Result<()> {
+    /// Sends requests; `what` they are, for an error.
+    ///
+    /// # Errors
+    /// [`Error::Send`].
+    pub fn send(&self, bytes: &[u8], what: impl FnOnce() -> String) -> Result<()> {
         match self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0) {
             Ok(_) => Ok(()),
             Err(source) => Err(Error::Send {
@@ -82,7 +92,10 @@ impl Connection {
     }
 
     /// Reads a dump to its end. `None` if the table changed meanwhile (`NLM_F_DUMP_INTR`).
-    pub(crate) fn dump(
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel refuses.
+    pub fn dump(
         &mut self,
         request: &[u8],
         sequence: u32,
@@ -125,7 +138,10 @@ impl Connection {
     }
 
     /// Asks for one object; `None` if there is none.
-    pub(crate) fn ask<T>(
+    ///
+    /// # Errors
+    /// [`Error::Request`] if the kernel refuses.
+    pub fn ask<T>(
         &mut self,
         request: &[u8],
         sequence: u32,
@@ -158,7 +174,7 @@ impl Connection {
     }
 
     /// The verdicts that are there already: the kernel has given them all when `send` returns.
-    pub(crate) fn pending(&mut self) -> Vec<Verdict> {
+    pub fn pending(&mut self) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         loop {
             self.datagram.clear();
@@ -181,7 +197,10 @@ impl Connection {
     }
 
     /// Waits for the answer to the request `last`; returns the verdicts from `first` to it.
-    pub(crate) fn verdicts(
+    ///
+    /// # Errors
+    /// [`Error::Request`] if no answer can be read.
+    pub fn verdicts(
         &mut self,
         first: u32,
         last: u32,

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use margay_netlink::RequestError;
 use nix::errno::Errno;
+
+use crate::RequestError;
 
 /// The result of anything that speaks to netfilter.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,9 +14,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The namespace could not be entered.
     #[error(transparent)]
-    Namespace(#[from] margay_netlink::Error),
+    Namespace(#[from] crate::Error),
     /// No netlink socket could be had.
-    #[error("opening a netfilter socket: nf_tables and CAP_NET_ADMIN are needed")]
+    #[error("opening a netfilter socket: netfilter's netlink and CAP_NET_ADMIN are needed")]
     Socket {
         /// The reason.
         source: io::Error,

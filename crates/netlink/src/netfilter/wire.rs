@@ -4,26 +4,28 @@
 
 /// Messages of one datagram, being written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     bytes: Vec<u8>,
 }
 
 /// What stands before a message's attributes (`struct nlmsghdr`, `struct nfgenmsg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Subsystem in the upper byte, message in the lower.
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// The sequence number, which the answers bear.
+    pub sequence: u32,
     /// `NFPROTO_*`.
-    pub(crate) family: u8,
+    pub family: u8,
     /// `res_id`: the subsystem in the messages that bound a batch, else 0.
-    pub(crate) resource: u16,
+    pub resource: u16,
 }
 
 impl Encoder {
     /// Writes a message; its attributes are what `attributes` writes.
-    pub(crate) fn message(&mut self, header: Header, attributes: impl FnOnce(&mut Self)) {
+    pub fn message(&mut self, header: Header, attributes: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&header.kind.to_ne_bytes());
@@ -38,30 +40,34 @@ impl Encoder {
     }
 
     /// An attribute with a plain value.
-    pub(crate) fn put(&mut self, kind: u16, value: &[u8]) {
+    pub fn put(&mut self, kind: u16, value: &[u8]) {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value);
         self.close(start);
     }
 
-    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
+    /// An attribute of one byte.
+    pub fn u8(&mut self, kind: u16, value: u8) {
         self.put(kind, &[value]);
     }
 
-    pub(crate) fn be16(&mut self, kind: u16, value: u16) {
+    /// An attribute of 16 bits, big-endian.
+    pub fn be16(&mut self, kind: u16, value: u16) {
         self.put(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn be32(&mut self, kind: u16, value: u32) {
+    /// An attribute of 32 bits, big-endian.
+    pub fn be32(&mut self, kind: u16, value: u32) {
         self.put(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn be64(&mut self, kind: u16, value: u64) {
+    /// An attribute of 64 bits, big-endian.
+    pub fn be64(&mut self, kind: u16, value: u64) {
         self.put(kind, &value.to_be_bytes());
     }
 
     /// A text with the NUL that ends it.
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+    pub fn text(&mut self, kind: u16, value: &str) {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value.as_bytes());
         self.bytes.push(0);
@@ -69,26 +75,36 @@ impl Encoder {
     }
 
     /// An attribute whose value is attributes. Its length has 16 bits: the caller splits lists.
-    pub(crate) fn nest(&mut self, kind: u16, attributes: impl FnOnce(&mut Self)) {
+    pub fn nest(&mut self, kind: u16, attributes: impl FnOnce(&mut Self)) {
         let start = self.open(kind | NLA_F_NESTED);
         attributes(self);
         self.close(start);
     }
 
     /// Attributes as the kernel wrote them.
-    pub(crate) fn raw(&mut self, attributes: &[u8]) {
+    pub fn raw(&mut self, attributes: &[u8]) {
         self.bytes.extend_from_slice(attributes);
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// All messages so far.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The length of all messages so far, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Whether there is no message yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets all messages.
+    pub fn clear(&mut self) {
         self.bytes.clear();
     }
 
@@ -109,30 +125,33 @@ impl Encoder {
 
 /// One message of a datagram.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Message<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
+pub struct Message<'a> {
+    /// Subsystem in the upper byte, message in the lower.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// The sequence number, which the answers bear.
+    pub sequence: u32,
     /// Of a notification: the socket whose request it was.
-    pub(crate) port: u32,
+    pub port: u32,
     /// All behind the netlink header.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// `NFPROTO_*` in `struct nfgenmsg`.
-    pub(crate) fn family(&self) -> Option<u8> {
+    pub fn family(&self) -> Option<u8> {
         self.body.first().copied()
     }
 
     /// The attributes behind `struct nfgenmsg`.
-    pub(crate) fn attributes(&self) -> Attributes<'a> {
+    pub fn attributes(&self) -> Attributes<'a> {
         attributes(self.body.get(NFGENMSG..).unwrap_or_default())
     }
 }
 
 /// The messages of a datagram; ends early at one that is cut short.
-pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..NLMSGHDR)?;
         let length = usize::try_from(u32_at(header, 0)?).ok()?;
@@ -151,39 +170,46 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
 
 /// The attributes of a message or of a nest.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attributes<'a>(&'a [u8]);
+pub struct Attributes<'a>(&'a [u8]);
 
-pub(crate) fn attributes(bytes: &[u8]) -> Attributes<'_> {
+/// The attributes in the bytes of a nest.
+pub fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes(bytes)
 }
 
 impl<'a> Attributes<'a> {
     /// The value of the first attribute of a kind.
-    pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+    pub fn find(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    pub(crate) fn nested(self, kind: u16) -> Option<Self> {
+    /// The attributes of the first nest of a kind.
+    pub fn nested(self, kind: u16) -> Option<Self> {
         self.find(kind).map(Self)
     }
 
-    pub(crate) fn text(self, kind: u16) -> Option<String> {
+    /// The first text of a kind.
+    pub fn text(self, kind: u16) -> Option<String> {
         self.find(kind).map(text)
     }
 
-    pub(crate) fn be32(self, kind: u16) -> Option<u32> {
+    /// The first 32 bits of a kind, big-endian.
+    pub fn be32(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.find(kind)?.try_into().ok()?))
     }
 
-    pub(crate) fn be64(self, kind: u16) -> Option<u64> {
+    /// The first 64 bits of a kind, big-endian.
+    pub fn be64(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(self.find(kind)?.try_into().ok()?))
     }
 
-    pub(crate) fn be16(self, kind: u16) -> Option<u16> {
+    /// The first 16 bits of a kind, big-endian.
+    pub fn be16(self, kind: u16) -> Option<u16> {
         Some(u16::from_be_bytes(self.find(kind)?.try_into().ok()?))
     }
 
-    pub(crate) fn u8(self, kind: u16) -> Option<u8> {
+    /// The first byte of a kind.
+    pub fn u8(self, kind: u16) -> Option<u8> {
         self.find(kind)?.first().copied()
     }
 }
@@ -201,7 +227,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// A text up to its first NUL.
-pub(crate) fn text(value: &[u8]) -> String {
+pub fn text(value: &[u8]) -> String {
     let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }
@@ -210,20 +236,31 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// 32 bits in the machine's byte order.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-pub(crate) const NLM_F_REQUEST: u16 = 0x1;
-pub(crate) const NLM_F_ACK: u16 = 0x4;
-pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
-pub(crate) const NLM_F_DUMP: u16 = 0x300;
-pub(crate) const NLM_F_ACK_TLVS: u16 = 0x200;
-pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
-pub(crate) const NLMSGHDR: usize = 16;
-pub(crate) const NFPROTO_IPV4: u8 = 2;
-pub(crate) const NFPROTO_IPV6: u8 = 10;
+/// A request to the kernel.
+pub const NLM_F_REQUEST: u16 = 0x1;
+/// The request is to be answered, also when it succeeds.
+pub const NLM_F_ACK: u16 = 0x4;
+/// The table changed while it was read.
+pub const NLM_F_DUMP_INTR: u16 = 0x10;
+/// The whole table is asked for.
+pub const NLM_F_DUMP: u16 = 0x300;
+/// Attributes follow a verdict.
+pub const NLM_F_ACK_TLVS: u16 = 0x200;
+/// A verdict.
+pub const NLMSG_ERROR: u16 = 2;
+/// The end of a dump.
+pub const NLMSG_DONE: u16 = 3;
+/// Length of `struct nlmsghdr`.
+pub const NLMSGHDR: usize = 16;
+/// IPv4.
+pub const NFPROTO_IPV4: u8 = 2;
+/// IPv6.
+pub const NFPROTO_IPV6: u8 = 10;
 const NFGENMSG: usize = 4;
 const NLATTR: usize = 4;
 const NLA_F_NESTED: u16 = 0x8000;

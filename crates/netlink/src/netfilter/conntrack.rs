@@ -10,12 +10,14 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use margay_netlink::{Namespace, RequestError};
 use nix::errno::Errno;
 
-use crate::connection::Connection;
-use crate::error::{Error, Result};
-use crate::wire::{self, Attributes, Encoder, Header, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use crate::netfilter::connection::Connection;
+use crate::netfilter::error::{Error, Result};
+use crate::netfilter::wire::{
+    self, Attributes, Encoder, Header, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST,
+};
+use crate::{Namespace, RequestError};
 
 /// A connection to the kernel's connection tracking in one namespace.
 #[derive(Debug)]
