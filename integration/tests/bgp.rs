@@ -364,11 +364,10 @@ fn filters_change_what_is_taken_and_told_without_a_new_session(backend: Backend)
     eventually("nothing is taken", Duration::from_secs(30), || {
         racks.route(1, 2).trim().is_empty()
     });
-    let received = told(
-        &racks.agents[0],
-        &["bgp", "routes", "--received", "172.31.0.253"],
-    );
-    assert!(received.contains("rejected: "), "{received}");
+    let told_of = ["bgp", "routes", "--received", "172.31.0.253"];
+    eventually("the rejection is told", Duration::from_secs(30), || {
+        told(&racks.agents[0], &told_of).contains("rejected: ")
+    });
     let far = racks.pods[0].1.clone();
     let router = racks.routers.of_rack(0).remove(0);
     let shown = || router.birdc(&format!("show route for {far} all"));
