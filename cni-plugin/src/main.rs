@@ -16,7 +16,7 @@ mod status;
 use std::borrow::Cow;
 use std::process::ExitCode;
 
-use margay_call::{block_on, environment};
+use margay_call::{block_on, environment, steady};
 use margay_cni::error::Error;
 use margay_cni::{Request, ResultDoc};
 use margay_plugin::{Level, Plugin, log};
@@ -71,7 +71,8 @@ impl Plugin for Margay {
     fn status(&self, request: &Request) -> Result<(), Error> {
         let config = Config::read(&request.conf, &environment)?;
         let request = podcidr::any(request)?;
-        block_on(status::run(&config, &request))
+        let outcome = block_on(status::run(&config, &request));
+        steady("margay", &request, outcome)
     }
 }
 

@@ -183,15 +183,19 @@ impl Scene {
     }
 }
 
-/// The files in a folder and those below it, but for the lock by which calls take turns: it stays.
+/// The files in a folder and those below it, but for those that stay: the lock by which calls take turns, and
+/// when STATUS last succeeded.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return BTreeSet::new();
     };
-    let is_lock = |name: std::ffi::OsString| name.to_string_lossy().starts_with("turn-");
+    let stays = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("turn-") || name.starts_with("ready-")
+    };
     let paths = entries
         .flatten()
-        .filter(|entry| !is_lock(entry.file_name()))
+        .filter(|entry| !stays(entry.file_name()))
         .map(|entry| entry.path());
     paths
         .flat_map(|path| {

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use margay_call::{
     Adding, Failure, Gate, Hints, Releasing, Settings, Turn, adding_addresses, attachment,
     block_on, check_addresses, could_assign, environment, from_store, give_back_leaks,
-    not_available, now, open, overtaking, quarantine, request,
+    not_available, now, open, overtaking, quarantine, request, steady,
 };
 use margay_cni::error::{Error, code};
 use margay_cni::{Ip, Request, ResultDoc, Route, ValidAttachments};
@@ -58,7 +58,7 @@ impl Plugin for Ipam {
     }
 
     fn status(&self, call: &Request) -> Result<(), Error> {
-        block_on(status(call))
+        steady("margay-ipam", call, block_on(status(call)))
     }
 }
 

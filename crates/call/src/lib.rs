@@ -15,6 +15,7 @@ mod node;
 mod process;
 mod random;
 mod release;
+mod steady;
 mod store;
 mod turn;
 
@@ -32,6 +33,7 @@ pub use node::NodeSettings;
 pub use process::{block_on, environment};
 pub use random::{now, random};
 pub use release::Releasing;
+pub use steady::steady;
 pub use store::{datastore_ready, open};
 pub use turn::Turn;
 
