@@ -14,6 +14,7 @@ use margay_endpoint::Sysctl;
 use margay_netlink::monitor::{self, Monitor};
 use margay_netlink::{Interfaces, Netlink, table};
 use margay_route::{Observed, Ownership, PROTOCOL, RouteKey, Step, TABLE_MAIN};
+use margay_ruleset::others::Finding;
 use margay_store::follow;
 use margay_telemetry::{Log, Reporter};
 use tokio::sync::{mpsc, watch};
@@ -120,6 +121,7 @@ struct Told {
     unreachable: BTreeSet<String>,
     conflicts: BTreeSet<RouteKey>,
     withheld: usize,
+    others: BTreeSet<Finding>,
 }
 
 impl Engine {
@@ -178,6 +180,7 @@ impl Engine {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
         let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
+        self.look_at_others().await;
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
         loop {
@@ -230,6 +233,7 @@ impl Engine {
                 }
                 () = sleep_until(refresh) => {
                     self.thorough = true;
+                    self.look_at_others().await;
                     self.hasten(Duration::ZERO);
                     refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
                 }

@@ -99,6 +99,8 @@ pub struct Metrics {
     pub policies: Gauge,
     /// Sets that their rules read.
     pub policy_sets: Gauge,
+    /// Rules of other programs that can drop workloads' packets.
+    pub other_rules: Gauge,
     /// Problems with the objects that policy is made of.
     pub policy_problems: Gauge,
     /// Rules in the table.
@@ -381,6 +383,12 @@ impl Metrics {
                 r,
                 "felix_active_local_selectors",
                 "Sets of addresses and ports that the policies in force read",
+                Gauge::default(),
+            ),
+            other_rules: put(
+                r,
+                "margay_other_rules",
+                "Rules of other programs in nftables that can drop workloads' packets",
                 Gauge::default(),
             ),
             policy_problems: put(

@@ -43,6 +43,8 @@ pub struct Status {
     pub bgp: BgpStatus,
     /// What is wrong with the objects that policy is made of.
     pub policy_problems: Vec<String>,
+    /// Rules of other programs that can drop workloads' packets, with the remedy.
+    pub other_rules: Vec<String>,
     /// Why the policy in force is not that of the datastore, if it is not.
     pub policy_refused: Option<String>,
     /// The last thing that went wrong.

@@ -32,6 +32,12 @@ pub struct Status {
     pub cleanup_held: Option<String>,
     /// Why what nodes that are gone held is not given back, where that is held.
     pub gone_held: Option<String>,
+    /// Why the policy in force is not that of the datastore, if it is not.
+    pub policy_refused: Option<String>,
+    /// What is wrong with the objects that policy is made of.
+    pub policy_problems: Vec<String>,
+    /// Rules of other programs that can drop workloads' packets.
+    pub other_rules: Vec<String>,
     /// Its BGP.
     pub bgp: Bgp,
 }

@@ -1,14 +1,46 @@
 //! The comparison's part that puts policy in force: before routes and status files, and without them.
 
-use margay_nft::Event;
+use std::collections::BTreeSet;
+
+use margay_nft::{Event, Nft};
+use margay_ruleset::others::{Finding, findings};
 use margay_store::follow;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant};
+use tracing::warn;
 
 use super::{Engine, GATHER, RETRY};
 use crate::error::AgentError;
+use crate::metrics::figure;
 
 impl Engine {
+    /// Looks for rules of other programs that can drop workloads' packets, and tells what helps.
+    pub(super) async fn look_at_others(&mut self) {
+        let namespace = self.parts.netlink.namespace().clone();
+        let ask = move || Nft::open(&namespace)?.chains();
+        let chains = match spawn_blocking(ask).await {
+            Ok(Ok(chains)) => chains,
+            Ok(Err(failed)) => {
+                warn!(error = %failed, "other programs' rules cannot be listed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let found: BTreeSet<Finding> = findings(&chains).into_iter().collect();
+        for finding in found.difference(&self.told.others) {
+            warn!("rules of another program may drop workloads' packets: {finding}");
+        }
+        self.parts.metrics.other_rules.set(figure(found.len()));
+        let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+        self.parts.status.send_if_modified(|status| {
+            let differs = status.other_rules != words;
+            status.other_rules = words;
+            differs
+        });
+        self.told.others = found;
+    }
+
     /// Puts in force what policy has changed to, unless it was refused a moment ago.
     pub(super) async fn enforce(&mut self) -> Result<(), AgentError> {
         if !self.synced || !self.enforcer.is_due() || Instant::now() < self.enforce_at {

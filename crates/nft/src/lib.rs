@@ -12,5 +12,4 @@ mod watch;
 
 pub use margay_netlink::netfilter::{Conntrack, Error, Result, conntrack};
 pub use nft::{ElementCounter, Nft, RuleCounter};
-pub use others::ForeignChain;
 pub use watch::{Event, Watch};

@@ -4,12 +4,13 @@ use margay_netlink::netfilter::wire::{Attributes, Encoder, Message, NLM_F_DUMP, 
 use margay_netlink::netfilter::{Connection, Error, Result};
 use margay_netlink::{Namespace, RequestError};
 use margay_ruleset::expression::Expression;
+use margay_ruleset::others::ForeignChain;
 use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, Verdict, closed, plan};
 use nix::errno::Errno;
 
 use crate::decode;
 use crate::encode::{self, Transaction};
-use crate::others::{self, ForeignChain};
+use crate::others;
 use crate::protocol::*;
 
 /// A connection to the nftables of one namespace.

@@ -1,26 +1,13 @@
 //! What others have in nftables that can drop workloads' packets: read, never changed.
 
-use crate::encode;
-use crate::protocol::*;
 use margay_netlink::RequestError;
 use margay_netlink::netfilter::Connection;
 use margay_netlink::netfilter::wire::{Encoder, Header, NLM_F_DUMP, NLM_F_REQUEST};
 use margay_netlink::netfilter::{Error, Result};
+use margay_ruleset::others::ForeignChain;
 
-/// A chain of any table, as far as it matters who drops.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignChain {
-    /// `ip`, `ip6`, `inet` or `bridge`; other families are left out.
-    pub family: &'static str,
-    /// The table.
-    pub table: String,
-    /// The chain.
-    pub chain: String,
-    /// Whether forwarded packets come in here to be filtered.
-    pub forward: bool,
-    /// Whether what no rule has decided is dropped.
-    pub drops: bool,
-}
+use crate::encode;
+use crate::protocol::*;
 
 /// Every chain of the namespace. Rules that `iptables-legacy` has made are not in nftables.
 pub(crate) fn chains(connection: &mut Connection) -> Result<Vec<ForeignChain>> {

@@ -9,6 +9,7 @@ pub mod compile;
 mod datatype;
 pub mod expression;
 mod observed;
+pub mod others;
 mod plan;
 mod print;
 mod set;

@@ -146,6 +146,19 @@ fn text(status: &Status) -> String {
             "Clean-up after nodes is held: {reason}. If they are, send SIGUSR1 to the agent.\n"
         ));
     }
+    if let Some(reason) = &status.policy_refused {
+        out.push_str(&format!(
+            "Policy is not that of the datastore; what was in force stays: {reason}\n"
+        ));
+    }
+    for problem in &status.policy_problems {
+        out.push_str(&format!("Policy: {problem}\n"));
+    }
+    for finding in &status.other_rules {
+        out.push_str(&format!(
+            "Rules of another program may drop workloads' packets: {finding}\n"
+        ));
+    }
     let rows: Vec<Vec<String>> = status
         .blocks
         .iter()

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use margay_nft::Nft;
+use margay_ruleset::others::findings;
 use serde::Serialize;
 
 use super::Streams;
@@ -21,7 +22,7 @@ pub(super) fn run(command: &Policy, streams: &mut Streams<'_>) -> Result<()> {
             shown(&hits, *output, Hits::text)?
         }
         Policy::Others { output } => {
-            let found = others::findings(&nft.chains().context(ASKING)?);
+            let found = findings(&nft.chains().context(ASKING)?);
             shown(&found, *output, |found| others::text(found))?
         }
     };

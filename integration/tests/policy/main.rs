@@ -13,8 +13,8 @@ mod town;
 
 use std::time::Duration;
 
-use margay_integration::Running;
 use margay_integration::process::{eventually, inside};
+use margay_integration::{Agent, Lab, Running, StoreKind};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -258,4 +258,32 @@ fn without_counters(table: &str) -> String {
     }
     kept.sort_unstable();
     kept.join(" ")
+}
+
+/// Other programs' rules that may drop what workloads send are named where people look.
+#[test]
+fn what_others_drop_is_told_with_the_remedy() {
+    let lab = Lab::new(1);
+    let node = lab.node(1);
+    let store = StoreKind::Sqlite(lab.dir().join("store.db"));
+    let dropping = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }\n\
+        chain DOCKER-USER { }\n }\n";
+    let loaded = margay_integration::process::run(
+        node.command("nft").args(["-f", "-"]),
+        dropping.as_bytes(),
+    );
+    assert!(loaded.success(), "{loaded:?}");
+    let agent = Agent::start(node, &store, &[("FELIX_ROUTEREFRESHINTERVAL", "1")]);
+    let socket = agent.run_dir.join("agent.sock").display().to_string();
+    let told = || {
+        let arguments = ["node", "status", "--socket", &socket];
+        store.ctl(None, &arguments, "").stdout
+    };
+    let words = ["table ip filter: Docker drops", "iptables -I DOCKER-USER"];
+    eventually("the status names it", WAIT, || {
+        words.iter().all(|words| told().contains(words))
+    });
+    assert!(agent.process.log().contains("rules of another program"));
+    let _ = node.run("nft delete table ip filter").ok();
+    eventually("it is gone", WAIT, || !told().contains("Docker"));
 }
