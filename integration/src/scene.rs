@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::lab::Pod;
-use crate::process::{inside, run};
+use crate::process::{eventually, inside, run};
 use crate::{Agent, Etcd, Lab, Node, Plugin, StoreKind};
 
 /// A lab of one node whose agent runs.
@@ -81,6 +82,11 @@ impl Scene {
 
     fn start(lab: Lab, store: StoreKind, etcd: Option<Etcd>, more: &[(&str, &str)]) -> Self {
         let agent = Agent::start(lab.node(1), &store, more);
+        // Answers name the MTU, and are compared.
+        let mtu = agent.state_dir.join("mtu");
+        eventually("the agent tells the MTU", Duration::from_secs(30), || {
+            mtu.exists()
+        });
         Self {
             agent,
             etcd,

@@ -246,9 +246,10 @@ fn r4_an_embedded_store_that_is_moved_away_while_the_agent_is_down() {
         let files = journal(node);
         files.len() == 1 && files[0].ends_with("0.damaged")
     });
-    let log = agent.process.log();
     for words in ["testnet.gone", "finished a journalled release", "0.json"] {
-        assert!(log.contains(words), "{words}: {log}");
+        eventually(words, Duration::from_secs(20), || {
+            agent.process.log().contains(words)
+        });
     }
     let checked = plugin.call_after("CHECK", "again", &again.path(), &result);
     assert!(checked.success(), "{checked:?}");

@@ -92,11 +92,13 @@ impl File {
         connection.busy_timeout(left(until)?)?;
         // The last process to leave need not copy the log back; that is done every so many pages.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        let schema = |connection: &Connection| -> rusqlite::Result<(i32, i32)> {
-            let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+        // Both numbers as of one moment: another process may be making the tables.
+        let schema = |connection: &mut Connection| -> rusqlite::Result<(i32, i32)> {
+            let moment = connection.transaction()?;
+            let number = |name| moment.pragma_query_value(None, name, |row| row.get(0));
             Ok((number("application_id")?, number("user_version")?))
         };
-        match schema(&connection)? {
+        match schema(&mut connection)? {
             (APPLICATION_ID, VERSION) => {}
             (0, 0) => initialize(&mut connection, until)?,
             found => check(found)?,

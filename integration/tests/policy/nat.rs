@@ -1,6 +1,6 @@
 //! Translation of sources, as pools and the FelixConfiguration ask for it.
 
-use margay_integration::process::eventually;
+use margay_integration::process::{eventually, inside, run};
 use serde_json::{Value, json};
 
 use crate::town::{Town, WAIT};
@@ -22,7 +22,10 @@ fn sources_are_translated_as_the_cluster_says() {
     };
     // The answers' destinations of connections to a port of an address.
     let answered = |address: &str, port: u16| -> Vec<(String, u16)> {
-        let _ = pod.connects(address, port);
+        // Nobody listens: a refused connection of TCP would be forgotten at once, UDP's stays.
+        let script = format!("echo x >/dev/udp/{address}/{port}");
+        let mut send = inside(&pod.pod.namespace, "bash");
+        let _ = run(send.args(["-c", &script]), b"");
         let table = node.run("cat /proc/net/nf_conntrack").ok();
         let ours = format!("src={} dst={address} ", pod.address);
         let lines = table
