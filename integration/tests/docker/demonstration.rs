@@ -49,11 +49,13 @@ fn one_network_of_two_hosts() {
         "net1      margay    global",
         "PING workload-b (192.168.",
         "default via 169.254.",
+        "nothing comes through",
+        "Verdict: Deny",
         "nothing is left",
     ] {
         assert!(said.contains(expected), "{expected:?} is missing:\n{said}");
     }
-    assert_eq!(said.matches(" 0% packet loss").count(), 3, "{said}");
+    assert_eq!(said.matches(" 0% packet loss").count(), 4, "{said}");
 }
 
 #[test]
@@ -62,7 +64,7 @@ fn a_network_on_each_of_two_hosts() {
         return;
     };
     assert!(said.contains("net1      margay    local"), "{said}");
-    assert_eq!(said.matches(" 0% packet loss").count(), 2, "{said}");
+    assert_eq!(said.matches(" 0% packet loss").count(), 3, "{said}");
 }
 
 #[test]
