@@ -7,17 +7,20 @@ pub mod secrets;
 pub mod task;
 pub mod view;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 
 use margay_model::Cidr;
 use margay_peering::{Endpoint, Input, Node, Peering, Pool, peering};
 
 use crate::state::State;
+use secrets::Secrets;
 
-/// What the speaker of this node is to do, as the datastore says; passwords are below `secrets`.
-pub fn desired(state: &State, secrets: &Path) -> Peering {
+/// What the speaker of this node is to do, as the datastore and `secrets` say.
+pub fn desired(state: &State, secrets: &mut Secrets) -> Peering {
+    secrets.begin();
+    let secrets = RefCell::new(secrets);
     let nodes: BTreeMap<String, Node> = state
         .nodes()
         .iter()
@@ -68,7 +71,7 @@ pub fn desired(state: &State, secrets: &Path) -> Peering {
         blocks: &blocks,
         borrowed: &borrowed,
         endpoints: &endpoints,
-        passwords: &|reference| secrets::password(secrets, reference),
+        passwords: &|reference| secrets.borrow_mut().password(reference),
     })
 }
 
