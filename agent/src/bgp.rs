@@ -56,6 +56,7 @@ pub fn desired(state: &State, secrets: &mut Secrets) -> Peering {
         .map(|(key, endpoint)| {
             let endpoint = Endpoint {
                 addresses: endpoint.addresses.clone(),
+                interface: endpoint.interface.clone(),
                 labels: endpoint.labels.clone(),
             };
             (key.to_string(), endpoint)

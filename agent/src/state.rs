@@ -314,7 +314,9 @@ impl State {
         }
         let before = self.endpoints.get(&entry.key);
         let same = before.is_some_and(|before| {
-            before.addresses == endpoint.addresses && before.labels == endpoint.labels
+            before.addresses == endpoint.addresses
+                && before.labels == endpoint.labels
+                && before.interface == endpoint.interface
         });
         self.bgp_generation += u64::from(!same);
         if let Some(before) = before {
