@@ -86,7 +86,6 @@ with_each_backend!(
     filters_change_what_is_taken_and_told_without_a_new_session,
     a_reflector_passes_on_what_its_clients_tell,
     a_mesh_of_both_families_keeps_a_password,
-    a_workload_is_a_router,
 );
 
 /// Nodes in two racks, each with sessions to both routers of its rack; a pod on each.
@@ -487,6 +486,16 @@ fn a_mesh_of_both_families_keeps_a_password(backend: Backend) {
         let peers = told(&agents[1], &["bgp", "peers"]);
         peers.contains("fd31::") && !peers.contains("Established")
     });
+}
+
+#[test]
+fn a_workload_is_a_router_for_the_agent_itself() {
+    a_workload_is_a_router(Backend::Margay);
+}
+
+#[test]
+fn a_workload_is_a_router_for_gobgp() {
+    a_workload_is_a_router(Backend::Gobgp);
 }
 
 /// A pod runs BIRD, connects to the node's presented address and announces what lies behind it.

@@ -30,7 +30,7 @@ pub struct Daemon<'a> {
     /// Prefixes that others than BIRD route in the kernel, or that are not to be routed; BIRD leaves them
     /// out.
     pub spared: &'a PrefixSet,
-    /// Workloads with which the node has sessions: the kernel's routes to them lead to next hops.
+    /// Workloads with which the node is to have sessions.
     pub workloads: &'a BTreeSet<IpAddr>,
     /// Whether the kernel's routes stay when BIRD ends.
     pub persist: bool,
@@ -54,6 +54,10 @@ pub fn configuration(daemon: &Daemon<'_>) -> Configuration {
     let mut peers = String::new();
     let mut used = [speaker.address_v4.is_some(), speaker.address_v6.is_some()];
     for (name, peer) in &speaker.peers {
+        if daemon.workloads.contains(&peer.address) {
+            left_out.insert(name.clone(), WORKLOAD.to_owned());
+            continue;
+        }
         match peer::protocol(daemon, name, peer, &mut filters) {
             Ok(text) => {
                 used[0] |= peer.families.v4;
@@ -128,24 +132,13 @@ fn tables(daemon: &Daemon<'_>, family: Family) -> String {
         }
     };
     let host = family.width();
-    let workloads = daemon.workloads.iter();
-    let workloads = workloads.map(|address| Cidr::host(*address));
-    let workloads: Vec<String> = workloads
-        .filter(|single| single.family() == family)
-        .map(|single| single.to_string())
-        .collect();
-    let workloads = match workloads.as_slice() {
-        [] => String::new(),
-        some => format!("if net ~ [ {} ] then accept; ", some.join(", ")),
-    };
-    // Of the agent's routes only those to single gateways and to workloads with sessions may lead to a
-    // next hop.
+    // Of the agent's routes only those to single gateways may lead to a next hop.
     let _ = write!(
         text,
         "protocol kernel margay_kernel{v} {{\n\
          \x20 learn; {persist}scan time 2; metric {metric}; merge paths on limit {ways}; graceful restart;\n\
          \x20 {channel} {{\n\
-         \x20   import filter {{ {workloads}if (krt_source = {AGENT_PROTOCOL} && net.len < {host}){within} then reject; accept; }};\n\
+         \x20   import filter {{ if (krt_source = {AGENT_PROTOCOL} && net.len < {host}){within} then reject; accept; }};\n\
          \x20   export where source = RTS_BGP && dest = RTD_UNICAST{without};\n\
          \x20 }};\n}}\n",
     );
@@ -200,6 +193,9 @@ fn number(family: Family) -> u8 {
     }
 }
 
+/// BIRD takes a next hop to be on a link only where an address of the link says so, and a workload's has none.
+const WORKLOAD: &str = "sessions with workloads are not made with BIRD, which does not know its own routes by \
+    their interfaces again; use another backend, see MARGAY_BGP_BACKEND";
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// BIRD's protocol number of kernel routes (`RTPROT_BIRD`, `linux/rtnetlink.h`).
 pub const KERNEL_PROTOCOL: u8 = 12;

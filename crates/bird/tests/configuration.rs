@@ -222,14 +222,18 @@ fn a_nodes_configuration_is_as_it_was() {
 }
 
 #[test]
-fn routes_to_workloads_with_sessions_lead_to_next_hops() {
+fn workloads_are_left_out() {
     let mut wanted = Wanted::new();
-    wanted.spared = PrefixSet::within([cidr("192.168.1.0/26")]);
-    wanted.workloads = BTreeSet::from([address("192.168.1.5"), address("fd65::5")]);
+    wanted.peer(
+        "workload",
+        PeerConfig::new(address("192.168.1.5"), internal()),
+    );
+    wanted.peer("tor1", PeerConfig::new(address("10.0.0.9"), internal()));
+    wanted.workloads = BTreeSet::from([address("192.168.1.5")]);
     let made = wanted.made();
+    assert!(made.left_out["workload"].contains("sessions with workloads"));
     assert!(
-        made.text
-            .contains("import filter { if net ~ [ 192.168.1.5/32 ] then accept; if (krt_source"),
+        made.text.contains("'tor1'") && !made.text.contains("'workload'"),
         "{}",
         made.text
     );

@@ -40,6 +40,8 @@ pub struct Bird {
     /// Whether the kernel may have routes of an earlier run.
     restarting: bool,
     look: Interval,
+    /// Whether a look is due, or was begun.
+    due: bool,
 }
 
 impl Bird {
@@ -66,6 +68,7 @@ impl Bird {
             converged: false,
             restarting: order.restarting,
             look: daemon::looks(),
+            due: false,
         };
         match bird.control {
             Some(_) => info!("BIRD runs already and is taken over"),
@@ -217,7 +220,11 @@ impl Bird {
     /// Looks at BIRD from time to time; starts it anew where it has ended.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
-            self.look.tick().await;
+            // Whoever waits here may be called away in the midst of a look, which is then done anew at once.
+            if !self.due {
+                self.look.tick().await;
+                self.due = true;
+            }
             let reply = match self.ask("show protocols all").await {
                 Ok(reply) => reply,
                 Err(failed) => {
@@ -226,6 +233,7 @@ impl Bird {
                     if let Err(reason) = self.spawn() {
                         error!("BIRD cannot start: {reason}");
                     }
+                    self.due = false;
                     continue;
                 }
             };
@@ -233,6 +241,7 @@ impl Bird {
             if self.taken.is_empty() || self.has_failed() {
                 self.configure().await;
             }
+            self.due = false;
             let complete = !self.restarting
                 || self.since.elapsed() > DEFERRAL
                 || sessions::complete(&self.peers, self.speaker.peers.len());

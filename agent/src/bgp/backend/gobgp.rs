@@ -55,6 +55,8 @@ pub struct Gobgp {
     converged: bool,
     restarting: bool,
     look: Interval,
+    /// Whether a look is due, or was begun.
+    due: bool,
 }
 
 impl Gobgp {
@@ -90,6 +92,7 @@ impl Gobgp {
             converged: false,
             restarting: order.restarting,
             look: daemon::looks(),
+            due: false,
         };
         match gobgp.client.global().await {
             Ok(_) => {
@@ -323,30 +326,36 @@ impl Gobgp {
     /// Hears of changes, and looks at GoBGP from time to time; starts it anew where it has ended.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
-            let tick = tokio::select! {
-                event = hear(&mut self.events) => {
-                    match event {
-                        Some(event) => self.changed.extend(view::changed(&event)),
-                        None => self.events = None,
+            // Whoever waits here may be called away in the midst of a look, which is then done anew at once.
+            let tick = self.due;
+            let tick = tick
+                || tokio::select! {
+                    event = hear(&mut self.events) => {
+                        match event {
+                            Some(event) => self.changed.extend(view::changed(&event)),
+                            None => self.events = None,
+                        }
+                        false
                     }
-                    false
-                }
-                _ = self.look.tick() => {
-                    if self.events.is_none() {
-                        self.events = Some(self.client.events());
-                        self.all = Instant::now();
+                    _ = self.look.tick() => {
+                        if self.events.is_none() {
+                            self.events = Some(self.client.events());
+                            self.all = Instant::now();
+                        }
+                        true
                     }
-                    true
-                }
-            };
+                };
+            self.due = tick;
             let mut told = Told::default();
             if tick && !self.look().await {
+                self.due = false;
                 continue;
             }
             if let Err(failed) = self.hear_of_routes(&mut told).await {
                 warn!(error = %failed, "GoBGP does not tell its routes");
                 self.events = None;
             }
+            self.due = false;
             let complete = !self.restarting
                 || self.since.elapsed() > DEFERRAL
                 || sessions::complete(&self.peers, self.speaker.peers.len());
@@ -404,7 +413,11 @@ impl Gobgp {
                     self.since = Instant::now();
                     self.converged = false;
                     match self.spawn() {
-                        Ok(()) => self.tell().await,
+                        Ok(()) => {
+                            // Until it has been told, it does not do what it was ordered.
+                            self.failed = Some("it was started anew".to_owned());
+                            self.tell().await;
+                        }
                         Err(reason) => error!("GoBGP cannot start: {reason}"),
                     }
                 }
