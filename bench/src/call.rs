@@ -160,7 +160,10 @@ impl Contender {
         let mut conf = self.conf.clone();
         conf["cniVersion"] = json!("1.1.0");
         conf["cni.dev/valid-attachments"] = json!([]);
-        let collector = Self { conf, ..self.clone() };
+        let collector = Self {
+            conf,
+            ..self.clone()
+        };
         let nobody = Container {
             id: "none".to_owned(),
             netns: String::new(),

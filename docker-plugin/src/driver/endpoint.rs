@@ -12,10 +12,13 @@ use margay_ipam_core::{Allocator, Release};
 use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::{Cidr, Kind, Prefix};
+use margay_netlink::Netlink;
 use margay_netlink::endpoint::{Removal as Removed, setup_unplaced, teardown};
 use margay_route::Mac;
 use margay_store::{Revision, Store};
 use serde_json::{Value, json};
+use tokio::runtime::Builder;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -100,6 +103,7 @@ impl Driver {
         let network = self
             .network(check_id("NetworkID", &call.network_id)?)
             .await?;
+        self.departed(id).await?;
         let (endpoint, _) = self.endpoint(id).await?;
         let addresses = addresses_of(&endpoint);
         let mac = endpoint
@@ -166,25 +170,35 @@ impl Driver {
         Ok(())
     }
 
-    /// `NetworkDriver.Leave`: removes the interfaces. That the container's sandbox may be gone already is no error.
+    /// `NetworkDriver.Leave`: begins to remove the interfaces, which takes the kernel longer than everything else that
+    /// a container's end asks of the driver. What comes next for the endpoint waits for it. That the container's
+    /// sandbox may be gone already is no error.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refused an earlier removal.
     pub async fn leave(&self, call: &EndpointCall) -> Result<()> {
         let id = check_id("EndpointID", &call.endpoint_id)?;
-        self.take_down(id).await
+        self.departed(id).await?;
+        let removal = remove_pair(id.to_owned());
+        let mut departures = self.departures();
+        departures.retain(|_, removal| !removal.is_finished());
+        departures.insert(id.to_owned(), removal);
+        Ok(())
     }
 
+    /// Removes the interfaces.
     pub(crate) async fn take_down(&self, id: &str) -> Result<()> {
-        let names = Names::of(id);
-        let removal = teardown(&self.host()?, &names.host, &mark(id)).await?;
-        if let Removed::Foreign { alias } = removal {
-            warn!(
-                interface = names.host,
-                alias, "the interface is another's; it stays"
-            );
+        self.departed(id).await?;
+        ended(remove_pair(id.to_owned()).await)
+    }
+
+    /// Waits until a removal that `Leave` began has ended.
+    async fn departed(&self, id: &str) -> Result<()> {
+        let removal = self.departures().remove(id);
+        match removal {
+            Some(removal) => ended(removal.await),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// `NetworkDriver.DeleteEndpoint`: gives the addresses back and deletes the record, in one commit. With the store
@@ -334,6 +348,35 @@ impl Driver {
             sleep(STATUS_POLL).await;
         }
     }
+}
+
+/// Removes an endpoint's pair of interfaces on a thread of its own: the call to the kernel lasts until the kernel has
+/// done it, and other calls of Docker's go on meanwhile.
+fn remove_pair(id: String) -> JoinHandle<Result<()>> {
+    spawn_blocking(move || {
+        let runtime = Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.map_err(|source| DriverError::System {
+            what: "epoll",
+            source,
+        })?;
+        let names = Names::of(&id);
+        let removal = runtime
+            .block_on(async { teardown(&Netlink::current()?, &names.host, &mark(&id)).await })?;
+        if let Removed::Foreign { alias } = removal {
+            warn!(
+                interface = names.host,
+                alias, "the interface is another's; it stays"
+            );
+        }
+        Ok(())
+    })
+}
+
+fn ended(removal: std::result::Result<Result<()>, JoinError>) -> Result<()> {
+    removal.map_err(|lost| DriverError::System {
+        what: "the end of a removal",
+        source: std::io::Error::other(lost),
+    })?
 }
 
 /// What Docker is told of an endpoint's way out.
