@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use margay_model::Kind;
 
 use crate::kinds;
@@ -249,13 +249,17 @@ pub enum Ipam {
         #[arg(long)]
         show_problem_ips: bool,
     },
-    /// Give back an address.
+    /// Give back an address, or those that reports call leaked.
+    #[command(group = ArgGroup::new("what").required(true))]
     Release {
         /// The address.
-        #[arg(long)]
-        ip: IpAddr,
-        /// Even if an endpoint uses it.
-        #[arg(long)]
+        #[arg(long, group = "what")]
+        ip: Option<IpAddr>,
+        /// A report of `ipam check`. Of several, what all call leaked is given back.
+        #[arg(long, group = "what", value_name = "FILE")]
+        from_report: Vec<PathBuf>,
+        /// Even if an endpoint uses the address.
+        #[arg(long, requires = "ip")]
         force: bool,
     },
     /// Change the allocator's configuration.

@@ -89,6 +89,15 @@ impl Driver {
         self.memory().reservations.release(address)
     }
 
+    /// Lets addresses rest that nobody has any more.
+    fn rest(&self, addresses: &[IpAddr]) {
+        let now = self.started.elapsed();
+        let mut memory = self.memory();
+        for address in addresses {
+            memory.reservations.rest(*address, now);
+        }
+    }
+
     /// The addresses that are kept.
     fn kept(&self) -> Vec<IpAddr> {
         let now = self.started.elapsed();
@@ -135,7 +144,7 @@ impl Driver {
             max_blocks: None,
             namespace_labels: None,
             hints: self.hints(),
-            quarantine: Default::default(),
+            quarantine: self.memory().reservations.resting(self.started.elapsed()),
             now: now(),
         }
     }

@@ -259,6 +259,7 @@ impl Driver {
             return Ok(None);
         };
         let addresses = addresses_of(&endpoint);
+        self.rest(&addresses);
         // Calico's plugin assigns without a handle.
         let other: Vec<IpAddr> = addresses
             .iter()
