@@ -6,6 +6,7 @@ mod effects;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct Engine {
     restarting: Option<bool>,
     /// Problems with BGP's objects that were logged already.
     told_bgp: BTreeSet<margay_peering::Problem>,
+    /// Addresses that were presented to workloads.
+    presented: BTreeSet<IpAddr>,
     /// MTUs that workloads were to have before.
     former_mtus: BTreeSet<u32>,
     /// Whether the store has been read once.
@@ -153,6 +156,7 @@ impl Engine {
             converged: false,
             restarting: None,
             told_bgp: BTreeSet::new(),
+            presented: BTreeSet::new(),
             former_mtus: BTreeSet::new(),
             synced: false,
             followed: false,
@@ -473,6 +477,9 @@ impl Engine {
         }
         // After their routes, so that nothing makes them anew.
         self.forget_connections().await;
+        if let Some(reason) = self.present(&picture, &interfaces).await {
+            undone = Some(reason);
+        }
         self.announce(peering, &picture, &missing);
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);

@@ -7,12 +7,12 @@ pub mod secrets;
 pub mod task;
 pub mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
 use margay_model::Cidr;
-use margay_peering::{Input, Node, Peering, Pool, peering};
+use margay_peering::{Endpoint, Input, Node, Peering, Pool, peering};
 
 use crate::state::State;
 
@@ -47,10 +47,16 @@ pub fn desired(state: &State, secrets: &Path) -> Peering {
         .values()
         .flat_map(|block| block.borrowed.clone())
         .collect();
-    let endpoints: BTreeSet<IpAddr> = state
+    let endpoints: BTreeMap<String, Endpoint> = state
         .endpoints()
-        .values()
-        .flat_map(|endpoint| endpoint.addresses.iter().copied())
+        .iter()
+        .map(|(key, endpoint)| {
+            let endpoint = Endpoint {
+                addresses: endpoint.addresses.clone(),
+                labels: endpoint.labels.clone(),
+            };
+            (key.to_string(), endpoint)
+        })
         .collect();
     peering(&Input {
         node: state.node(),

@@ -303,6 +303,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     let learned = Learned {
         priorities: peering.priorities,
         gateways: peering.gateways,
+        workloads: peering.workloads,
         elsewhere: config.bgp_backend.kernel_protocol(),
         ..Learned::default()
     };

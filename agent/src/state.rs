@@ -118,6 +118,8 @@ pub struct Endpoint {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Whose an endpoint of this node is, as its record says.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use margay_bgp::policy::PrefixSet;
-use margay_peering::Peering;
+use margay_peering::{Peering, Problem};
 use margay_route::{Observed, PROTOCOL, Route, RouteKey};
+use margay_ruleset::compile::EndpointToHost;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -18,9 +19,10 @@ use crate::plan;
 impl Engine {
     /// What BGP is to do, as the store says it now.
     pub(super) fn heed_bgp(&mut self, observed: &Observed) -> Peering {
-        let peering = bgp::desired(&self.state, &self.parts.config.bgp_secrets);
+        let mut peering = bgp::desired(&self.state, &self.parts.config.bgp_secrets);
         self.learned.priorities = peering.priorities;
         self.learned.gateways.clone_from(&peering.gateways);
+        self.learned.workloads.clone_from(&peering.workloads);
         let elsewhere = self.parts.config.bgp_backend.kernel_protocol();
         self.learned.elsewhere = elsewhere;
         if self.restarting.is_none() {
@@ -33,6 +35,15 @@ impl Engine {
         // There is nothing of before, or nobody who would tell of it.
         if self.restarting == Some(false) || peering.types.is_empty() {
             self.converged = true;
+        }
+        let dropped = self.settings.policy.endpoint_to_host == EndpointToHost::Drop;
+        if dropped && !peering.workloads.is_empty() {
+            peering.problems.insert(Problem {
+                object: "FelixConfiguration".to_owned(),
+                reason: "defaultEndpointToHostAction is Drop, so workloads cannot connect to this node \
+                         for BGP; set it to Accept, and bound by policy what else they may connect to"
+                    .to_owned(),
+            });
         }
         for problem in peering.problems.difference(&self.told_bgp) {
             warn!("{problem}");

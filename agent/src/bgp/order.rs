@@ -111,6 +111,7 @@ mod tests {
             listen: Listen {
                 port: 179,
                 own_addresses_only: false,
+                to_workloads: BTreeSet::new(),
             },
             types: BTreeMap::new(),
             routes: BTreeMap::from([
@@ -121,6 +122,7 @@ mod tests {
                 route("10.96.0.0/12", TAG_SERVICE),
             ]),
             gateways: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             priorities: (1024, 1024),
             problems: BTreeSet::new(),
         };

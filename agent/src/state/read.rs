@@ -140,6 +140,7 @@ pub(super) fn endpoint(
 ) -> Result<(Endpoint, Option<Attachment>), String> {
     let endpoint = WorkloadEndpoint::decode(&entry.value).map_err(text)?;
     let attachment = attachment(&name, &endpoint, entry.revision);
+    let labels = endpoint.metadata.labels;
     let spec = endpoint.spec;
     let interface = spec.interface_name.unwrap_or_default();
     if !is_valid_interface_name(&interface) {
@@ -173,6 +174,7 @@ pub(super) fn endpoint(
         interface,
         mac,
         addresses,
+        labels,
     };
     Ok((endpoint, attachment))
 }

@@ -250,6 +250,9 @@ pub enum Refusal {
     /// The peer waits after an error.
     #[error("the peer is held down after an error")]
     HeldDown,
+    /// Too many connections came from there lately.
+    #[error("too many connections come from there; those beyond some a second are refused")]
+    TooMany,
     /// The speaker stops.
     #[error("the speaker stops")]
     Stopping,

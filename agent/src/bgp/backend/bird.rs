@@ -98,6 +98,7 @@ impl Bird {
     /// The configuration that is wanted; what cannot be put into it becomes a problem.
     fn text(&mut self) -> String {
         let listen = &self.order.peering.listen;
+        let workloads = self.order.peering.workloads.keys().copied().collect();
         let wanted = configuration(&Daemon {
             speaker: &self.speaker,
             routes: &self.order.announced,
@@ -105,6 +106,7 @@ impl Bird {
             own_addresses_only: listen.own_addresses_only,
             priorities: self.order.peering.priorities,
             spared: &self.order.spared,
+            workloads: &workloads,
             persist: true,
         });
         let before = std::mem::take(&mut self.problems);

@@ -287,12 +287,14 @@ impl Gobgp {
         let listen = &self.order.peering.listen;
         let v4 = self.speaker.address_v4.map(|address| address.to_string());
         let v6 = self.speaker.address_v6.map(|address| address.to_string());
+        let presented = listen.to_workloads.iter();
+        let presented = presented.map(ToString::to_string);
         api::Global {
             asn: self.speaker.asn.0,
             router_id: self.speaker.router_id.to_string(),
             listen_port: i32::from(listen.port),
             listen_addresses: match listen.own_addresses_only {
-                true => v4.into_iter().chain(v6).collect(),
+                true => v4.into_iter().chain(v6).chain(presented).collect(),
                 false => Vec::new(),
             },
             use_multiple_paths: true,

@@ -165,6 +165,7 @@ fn addresses(order: &Order) -> Vec<SocketAddr> {
         let v4 = speaker.address_v4.map(IpAddr::V4);
         v4.into_iter()
             .chain(speaker.address_v6.map(IpAddr::V6))
+            .chain(listen.to_workloads.iter().copied())
             .collect()
     };
     let addresses: Vec<IpAddr> = if listen.own_addresses_only {
