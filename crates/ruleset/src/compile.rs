@@ -27,12 +27,12 @@ use margay_policy::{
 };
 
 use self::class::{ClassKey, Kind};
+pub use self::denial::is_denial;
 use self::endpoint::Own;
 use self::host::Hosts;
 use self::lookup::{Lookup, LookupKey};
 use self::rule::{Allow, Compiled, Context};
 use self::sets::{element_of, is_of, put_nets, put_set, sets_of};
-pub use self::denial::is_denial;
 pub use self::settings::{Deny, Direction, EndpointToHost, Log, Marks, Nat, Node, Pool, Settings};
 use crate::{Chain, Changes, Element, Key, ObservedTable, Table, interface_bytes};
 

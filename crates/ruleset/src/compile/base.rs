@@ -4,10 +4,10 @@ use margay_model::{Cidr, Family};
 use margay_policy::Failsafe;
 
 use super::class::{ANSWERS_IN, ANSWERS_OUT, FAILSAFE_IN, FAILSAFE_OUT};
+use super::denial;
 use super::endpoint::{
     self, CONNECTIONS_FROM, CONNECTIONS_TO, MAC_CHECKED, MACS, RATE_FROM, RATE_TO,
 };
-use super::denial;
 use super::host::{self, Wildcards};
 use super::interval;
 use super::rule::port_set;

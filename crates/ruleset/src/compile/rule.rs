@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use margay_model::{Cidr, Family};
 use margay_policy::{Action, Icmp, PortRange, Rule as PolicyRule, SetId, Side as PolicySide};
 
-use super::{denial, interval};
 use super::names::{self, Part};
 use super::settings::{Deny, Direction, ICMP, ICMPV6, SCTP, Settings, TCP, UDP};
+use super::{denial, interval};
 use crate::expression::{Limit, Reject};
 use crate::{DataType, Field, Key, Rule, Set, Side, Statement, Verdict};
 

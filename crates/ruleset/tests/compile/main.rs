@@ -9,8 +9,8 @@ mod reference;
 use std::collections::BTreeSet;
 
 use margay_policy::{Delta, Desired};
-use margay_ruleset::{Compiler, Statement, Verdict};
 use margay_ruleset::compile::{Log, Settings, is_denial};
+use margay_ruleset::{Compiler, Statement, Verdict};
 use proptest::prelude::*;
 
 use crate::packet::{Outcome, Packet};
@@ -95,7 +95,13 @@ fn assert_told(compiler: &Compiler, denials: bool) -> Result<(), TestCaseError> 
         prop_assert!(denials || !is_denial(name), "{name}");
         for rule in &chain.rules {
             let drops = rule.statements.last() == Some(&Statement::Verdict(Verdict::Drop));
-            prop_assert_eq!(drops, drops && denials == is_denial(name), "{} {}", name, rule);
+            prop_assert_eq!(
+                drops,
+                drops && denials == is_denial(name),
+                "{} {}",
+                name,
+                rule
+            );
         }
         if is_denial(name) {
             let rules: Vec<_> = chain.rules.iter().map(ToString::to_string).collect();
