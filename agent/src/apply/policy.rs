@@ -54,12 +54,15 @@ impl Engine {
         let held = match self.enforcer.held() {
             0 => None,
             unknown => Some(format!(
-                "policy stays as it was: the datastore does not know {unknown} interfaces that have policy"
+                "the datastore does not know {unknown} interfaces that have policy"
             )),
         };
-        let words = refused.as_deref().or(held.as_deref());
-        let words = words.unwrap_or("policy is in force");
-        self.parts.policy.ready(refused.is_none(), words);
+        let words = match (&refused, &held) {
+            (Some(refused), _) => refused.clone(),
+            (None, Some(held)) => format!("policy stays as it was: {held}"),
+            (None, None) => "policy is in force".to_owned(),
+        };
+        self.parts.policy.ready(refused.is_none(), &words);
         let problems = self.enforcer.problems().collect();
         match &refused {
             None => {
@@ -74,8 +77,11 @@ impl Engine {
             }
         }
         self.parts.status.send_if_modified(|status| {
-            let differs = status.policy_problems != problems || status.policy_refused != refused;
+            let differs = status.policy_problems != problems
+                || status.policy_refused != refused
+                || status.policy_held != held;
             (status.policy_problems, status.policy_refused) = (problems, refused);
+            status.policy_held = held;
             differs
         });
         Ok(())
