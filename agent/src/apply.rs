@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
+use crate::packet_log;
 use crate::plan;
 use crate::report::Status;
 use crate::state::{Settings, State, Touched};
@@ -67,6 +68,8 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
+    /// Where it is asked whose addresses are.
+    pub whose: mpsc::Receiver<packet_log::Question>,
 }
 
 /// The task.
@@ -230,6 +233,7 @@ impl Engine {
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
+                Some(question) = self.parts.whose.recv() => self.name(question),
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.enforcer.trust();

@@ -329,6 +329,8 @@ fn policy(source: &Source<'_>) -> Result<PolicyTunables, ConfigError> {
         failsafe_outbound: source.read("FELIX_FAILSAFEOUTBOUNDHOSTPORTS", read::failsafes)?,
         log_rate: source.read("FELIX_LOGACTIONRATELIMIT", read::log_rate)?,
         log_burst: source.read("FELIX_LOGACTIONRATELIMITBURST", read::log_burst)?,
+        log_prefix: source.read("FELIX_LOGPREFIX", read::log_prefix)?,
+        log_denied: source.boolean("MARGAY_LOG_DENIED")?,
         nat_ports: source.read("FELIX_NATPORTRANGE", read::nat_ports)?,
         nat_address: source.read("FELIX_NATOUTGOINGADDRESS", read::nat_address)?,
         nat_exclusions: source.read("FELIX_NATOUTGOINGEXCLUSIONS", read::nat_exclusions)?,

@@ -8,7 +8,7 @@ mod cut;
 mod host;
 pub mod settings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
@@ -209,6 +209,11 @@ impl Enforcer {
             }),
             _ => false,
         }
+    }
+
+    /// Whose addresses are, as far as the store says.
+    pub fn owners(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Key> {
+        self.calculator.owners(addresses)
     }
 
     /// What is wrong with the objects that policy is made of.

@@ -28,6 +28,7 @@ pub mod lease;
 pub mod metrics;
 pub mod mtu;
 pub mod node_report;
+pub mod packet_log;
 pub mod plan;
 pub mod register;
 pub mod releases;

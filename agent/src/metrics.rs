@@ -109,6 +109,10 @@ pub struct Metrics {
     pub policy_applied: Gauge<f64, AtomicU64>,
     /// Whether it is held back because the store does not know most of what has policy.
     pub policy_held: Gauge,
+    /// Packets that policy has logged and a line tells of, by verdict and reason.
+    pub logged_packets: Family<[(&'static str, String); 2], Counter>,
+    /// Packets that policy has logged and no line tells of.
+    pub lost_packets: Counter,
     /// Connections cut because policy no longer allows them.
     pub cut_connections: Counter,
     /// Attempts at that that failed.
@@ -414,6 +418,18 @@ impl Metrics {
                 "margay_policy_held",
                 "1 while policy stays as it was because the datastore does not know most interfaces that have it",
                 Gauge::default(),
+            ),
+            logged_packets: put(
+                r,
+                "margay_logged_packets",
+                "Packets that policy has logged and lines tell of, by verdict and reason",
+                Family::default(),
+            ),
+            lost_packets: put(
+                r,
+                "margay_lost_log_packets",
+                "Packets that policy has logged and no line tells of, because they were too many",
+                Counter::default(),
             ),
             cut_connections: put(
                 r,

@@ -47,6 +47,8 @@ pub struct Status {
     pub other_rules: Vec<String>,
     /// Why the policy in force is not that of the datastore, if it is not.
     pub policy_refused: Option<String>,
+    /// Why policy does not follow the datastore for now, where that is held back.
+    pub policy_held: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }

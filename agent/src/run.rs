@@ -30,6 +30,7 @@ use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::{BgpMetrics, Metrics};
+use crate::packet_log::Scribe;
 use crate::plan::{self, Words};
 use crate::register::join;
 use crate::releases::Drain;
@@ -201,10 +202,22 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             Ok("answers in BIRD's form")
         });
     }
+    let netlink = Netlink::current()?;
+    let (ask_names, whose) = mpsc::channel(1);
+    let scribe = Scribe {
+        namespace: netlink.namespace().clone(),
+        ask: ask_names,
+        metrics: metrics.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        scribe.run(stopped).await;
+        Ok("log of packets")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
-        netlink: Netlink::current()?,
+        netlink,
         log,
         metrics: metrics.clone(),
         kernel,
@@ -216,6 +229,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
+        whose,
     })?;
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {

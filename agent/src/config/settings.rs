@@ -183,6 +183,12 @@ pub const SETTINGS: &[Setting] = &[
         "Whether connections are cut that a change of policy no longer allows",
     ),
     both(
+        "MARGAY_LOG_DENIED",
+        "log-denied",
+        "false",
+        "Whether packets that are denied are logged, with the names of both ends and of the rule",
+    ),
+    both(
         "IP",
         "ip",
         "autodetect",
@@ -409,6 +415,11 @@ pub const SETTINGS: &[Setting] = &[
         "FELIX_LOGACTIONRATELIMITBURST",
         "5",
         "How many of them at once",
+    ),
+    env(
+        "FELIX_LOGPREFIX",
+        "calico-packet",
+        "What the lines begin with that tell of Log rules' packets",
     ),
     env(
         "FELIX_NATPORTRANGE",

@@ -159,6 +159,8 @@ pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
             failsafe_outbound: reader.field("failsafeOutboundHostPorts", policy::failsafes),
             log_rate: reader.field("logActionRateLimit", policy::log_rate),
             log_burst: reader.field("logActionRateLimitBurst", policy::log_burst),
+            log_prefix: reader.field("logPrefix", policy::log_prefix),
+            log_denied: reader.field("dropActionOverride", policy::drop_action),
             nat_ports: reader.field("natPortRange", policy::nat_ports),
             nat_address: reader.field("natOutgoingAddress", policy::nat_address),
             nat_exclusions: reader.field("natOutgoingExclusions", policy::nat_exclusions),

@@ -9,6 +9,7 @@
 mod hosts;
 mod moments;
 mod nat;
+mod seen;
 mod town;
 
 use std::time::Duration;
