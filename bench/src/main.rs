@@ -10,9 +10,7 @@
 )]
 
 mod call;
-mod etcd;
 mod report;
-mod sandbox;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -22,12 +20,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use margay_bench::etcd::{Etcd, Traffic};
+use margay_bench::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use crate::call::{Container, Contender, Sample};
-use crate::etcd::{Etcd, Traffic};
 use crate::report::{Summary, quantile, spread, table};
-use crate::sandbox::Sandbox;
 
 /// Measures ADD, CHECK and DEL of margay beside ptp with host-local, and beside a program that does
 /// the least any plugin must do.
