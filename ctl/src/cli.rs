@@ -10,11 +10,7 @@ use crate::kinds;
 
 /// Shows and changes what a cluster's datastore holds, and asks this node's agent for live state.
 #[derive(Debug, Parser)]
-#[command(
-    name = "margayctl",
-    disable_version_flag = true,
-    infer_subcommands = false
-)]
+#[command(name = "margayctl", version, infer_subcommands = false)]
 pub struct Cli {
     /// File that says which datastore to use; without it /etc/calico/calicoctl.cfg, where that exists,
     /// the environment, or else this machine's own datastore.

@@ -46,7 +46,7 @@ pub struct Driver {
     /// One assignment or release at a time, so that calls do not spoil each other's commits.
     turn: tokio::sync::Mutex<()>,
     /// Interfaces that are being removed, by their endpoints' ids.
-    departures: Mutex<HashMap<String, JoinHandle<Result<()>>>>,
+    departures: Mutex<HashMap<String, JoinHandle<()>>>,
     started: Instant,
 }
 
@@ -109,7 +109,7 @@ impl Driver {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn departures(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<Result<()>>>> {
+    fn departures(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
         self.departures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -137,7 +137,10 @@ async fn measure(
         revision = Some(replace(store, &policy, revision).await?);
         let written = begun.elapsed();
         let seen = tokio::time::timeout(PATIENCE, watch.next()).await;
-        ensure!(matches!(seen, Ok(Some(Ok(_)))), "no change in the kernel: {seen:?}");
+        ensure!(
+            matches!(seen, Ok(Some(Ok(_)))),
+            "no change in the kernel: {seen:?}"
+        );
         edits.push((written, begun.elapsed()));
     }
     let edit = (agent.processor_time()? - before) / u32::try_from(options.rounds)?;
@@ -253,7 +256,10 @@ impl Agent {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let ran = text.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+            let ran = text
+                .split(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok());
             nanoseconds += ran.context("schedstat")?;
         }
         Ok(Duration::from_nanos(nanoseconds))
@@ -389,7 +395,10 @@ async fn replace(
 async fn write(store: &Datastore, writes: Vec<Write>) -> Result<()> {
     for piece in writes.chunks(MAX_OPS) {
         let outcome = store.commit(&Batch::of(piece.iter().cloned())).await?;
-        ensure!(matches!(outcome, Outcome::Committed(_)), "a key is there already");
+        ensure!(
+            matches!(outcome, Outcome::Committed(_)),
+            "a key is there already"
+        );
     }
     Ok(())
 }

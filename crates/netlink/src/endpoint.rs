@@ -98,6 +98,18 @@ async fn make(
     }
 }
 
+/// Takes the host end down, so that nothing passes the pair any more. That is quick, where [`teardown`] lasts until the
+/// kernel has forgotten the pair. Nothing there is as good, and an interface of another's stays as it is.
+///
+/// # Errors
+/// [`Error::GetLink`] and [`Error::SetLink`].
+pub async fn close(host: &Netlink, host_name: &str, mark: &Mark) -> Result<()> {
+    match host.link(host_name).await? {
+        Some(link) if is_ours(&link, mark) => host.set_down(link.index, host_name).await,
+        _ => Ok(()),
+    }
+}
+
 /// Deletes the host end, and with it the pair. Nothing there is as good.
 ///
 /// # Errors

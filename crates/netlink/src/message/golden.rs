@@ -91,6 +91,14 @@ fn set_up_brings_up_and_names_the_owner() {
 }
 
 #[test]
+fn set_down_clears_one_flag() {
+    let expected = "
+        20000000 1300 0100 00000000 00000000  # 32 bytes, RTM_SETLINK, request
+        00 00 0000 07000000 00000000 01000000 # ifinfomsg: index 7, no flag, change mask IFF_UP";
+    assert_bytes(set_down(7), expected);
+}
+
+#[test]
 fn links_are_asked_for_without_statistics() {
     let expected = "
         34000000 1200 0100 00000000 00000000  # 52 bytes, RTM_GETLINK, request
