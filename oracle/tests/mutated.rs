@@ -144,17 +144,24 @@ fn netgauze_refuses(words: &str, octets: &[u8]) -> Option<&'static str> {
         // RFC 6793 §4.2.3; here nobody puts them together for it.
         ("the paths are not as long", "paths to be put together"),
         // RFC 4271 §9 passes on, or over, what is not known.
-        ("in AIGP", "an attribute that we do not read"),
-        (
-            "in IPv6 extended communities",
-            "an attribute that we do not read",
-        ),
-        ("in BGP-LS", "an attribute that we do not read"),
-        ("in segment identifier", "an attribute that we do not read"),
-        ("in only to customer", "an attribute that we do not read"),
+    ];
+    // RFC 4271 §9 passes on, or over, what is not known; it names these in its errors.
+    let unread = [
+        ("in AIGP", "AccumulatedIgp"),
+        ("in IPv6 extended communities", "ExtendedCommunitiesIpv6"),
+        ("in BGP-LS", "BgpLsAttribute"),
+        ("in segment identifier", "BgpPrefixSid"),
+        ("in only to customer", "OnlyToCustomer"),
     ];
     let found = classes.iter().find(|(sign, _)| words.contains(sign));
-    found.map(|(_, class)| *class)
+    let is_unread = |(place, name): &(&str, &str)| words.contains(place) || words.contains(name);
+    match found {
+        Some((_, class)) => Some(class),
+        None => unread
+            .iter()
+            .any(is_unread)
+            .then_some("an attribute that we do not read"),
+    }
 }
 
 /// Both UPDATEs without what only one of both can say: where segments of paths end, and attributes that
