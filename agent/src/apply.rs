@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::bgp::order::{News, Order};
+use crate::bgp::secrets::Secrets;
 use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
@@ -92,6 +93,10 @@ pub struct Engine {
     converged: bool,
     /// Whether the kernel had routes of an earlier run at the start; `None` before it was looked at.
     restarting: Option<bool>,
+    /// What BGP is to do, and from what that follows.
+    peering: Option<(bgp::Basis, Arc<margay_peering::Peering>)>,
+    /// Passwords of BGP sessions.
+    secrets: Secrets,
     /// Problems with BGP's objects that were logged already.
     told_bgp: BTreeSet<margay_peering::Problem>,
     /// Addresses that were presented to workloads.
@@ -146,6 +151,7 @@ impl Engine {
             parts.metrics.clone(),
         )?;
         let files = parts.config.status_dir().map(StatusFiles::new);
+        let secrets = Secrets::new(&parts.config.bgp_secrets);
         Ok(Self {
             parts,
             state,
@@ -158,6 +164,8 @@ impl Engine {
             learned: Learned::default(),
             converged: false,
             restarting: None,
+            peering: None,
+            secrets,
             told_bgp: BTreeSet::new(),
             presented: BTreeSet::new(),
             former_mtus: BTreeSet::new(),

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub resync_state: Gauge,
     /// How long a comparison and its changes took.
     pub apply_time: Histogram,
+    /// Calculations of what BGP is to do.
+    pub bgp_calculations: Counter,
     /// Steps applied, by kind.
     pub steps: Family<StepKind, Counter>,
     /// Steps that the kernel refused, and comparisons that broke off.
@@ -160,6 +162,12 @@ impl Metrics {
                 "felix_resync_state",
                 "Datastore: 1 waiting for it, 2 listing, 3 in sync",
                 Gauge::default(),
+            ),
+            bgp_calculations: put(
+                r,
+                "margay_bgp_calculations",
+                "Times that sessions, policies and own routes of BGP were worked out, which is done when something that they depend on changed",
+                Counter::default(),
             ),
             apply_time: put(
                 r,

@@ -62,6 +62,7 @@ pub fn present(
     wanted: &BTreeMap<String, BTreeSet<IpAddr>>,
     former: &BTreeSet<IpAddr>,
     interfaces: &Interfaces,
+    is_workload: impl Fn(&str) -> bool,
 ) -> Vec<DeviceStep> {
     let nothing = BTreeSet::new();
     let mut steps = Vec::new();
@@ -75,7 +76,7 @@ pub fn present(
             address: single(*address),
         }));
         // A tunnel's device or an uplink may bear such an address by another's will.
-        let ours = link.kind.as_deref() == Some("veth");
+        let ours = is_workload(&link.name);
         let gone = former.iter().filter(|address| ours && there(**address));
         let gone = gone.filter(|address| !wanted.contains(address));
         steps.extend(gone.map(|address| DeviceStep::RemoveAddress {
@@ -384,17 +385,14 @@ mod tests {
 
     #[test]
     fn addresses_are_presented_to_workloads_and_taken_again() {
-        let veth = |index, name: &str, addresses: &[&str]| Link {
-            kind: Some("veth".to_owned()),
-            ..link(index, name, true, addresses)
-        };
         let interfaces: Interfaces = [
             link(2, "eth0", true, &["10.0.0.1/24", "169.254.0.178/32"]),
-            veth(4, "cali1", &["fe80::ecee:eeff:feee:eeee/64"]),
-            veth(5, "cali2", &["169.254.0.179/32"]),
-            veth(
+            link(4, "cali1", true, &["fe80::ecee:eeff:feee:eeee/64"]),
+            link(5, "cali2", true, &["169.254.0.179/32"]),
+            link(
                 6,
                 "cali3",
+                true,
                 &["169.254.0.178/32", "169.254.0.179/32", "169.254.0.1/32"],
             ),
         ]
@@ -406,7 +404,7 @@ mod tests {
         let wanted = ["cali1", "cali2"].map(|name| (name.to_owned(), BTreeSet::from([now, six])));
         let wanted = BTreeMap::from(wanted);
         let words = |wanted, former| {
-            let steps = present(wanted, former, &interfaces);
+            let steps = present(wanted, former, &interfaces, |name| name.starts_with("cali"));
             steps
                 .iter()
                 .map(|step| DeviceWords(step).to_string())

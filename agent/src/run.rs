@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::apply::{Engine, Parts};
+use crate::bgp::secrets::Secrets;
 use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
@@ -313,7 +314,7 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let peering = bgp::desired(&state, &config.bgp_secrets);
+    let peering = bgp::desired(&state, &mut Secrets::new(&config.bgp_secrets));
     let learned = Learned {
         priorities: peering.priorities,
         gateways: peering.gateways,

@@ -60,7 +60,9 @@ impl Engine {
     ) -> Option<String> {
         let wanted = picture.presented.values().flatten();
         self.presented.extend(wanted.copied());
-        let steps = plan::present(&picture.presented, &self.presented, interfaces);
+        let prefixes = &self.settings.interface_prefixes;
+        let is_workload = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let steps = plan::present(&picture.presented, &self.presented, interfaces, is_workload);
         let mut undone = None;
         for step in &steps {
             info!("{}", DeviceWords(step));

@@ -64,6 +64,8 @@ pub struct Pool {
 pub struct Endpoint {
     /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// The interface that leads to it.
+    pub interface: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }

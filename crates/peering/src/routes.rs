@@ -1,12 +1,14 @@
 //! What this node announces of its own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use margay_bgp::LocalRoute;
-use margay_model::Cidr;
 use margay_model::resource::bgp::BGPConfigurationSpec;
 use margay_model::scalar::Switch;
+use margay_model::{Cidr, Family};
 
+use crate::configuration::priorities;
 use crate::input::{Input, Node};
 
 /// The node's blocks, addresses of its endpoints outside of them, and services' ranges.
@@ -14,14 +16,14 @@ use crate::input::{Input, Node};
 /// A block of one address is announced by its endpoint alone.
 pub(crate) fn routes(input: &Input<'_>, own: &Node) -> BTreeMap<Cidr, LocalRoute> {
     let mut routes = BTreeMap::new();
-    let mut add = |prefix: Cidr, tag: u32| {
-        if own.address(prefix.family()).is_some() {
-            let route = LocalRoute {
-                tag,
-                ..LocalRoute::new(prefix)
-            };
-            routes.entry(prefix).or_insert(route);
+    let mut add = |route: LocalRoute| {
+        if own.address(route.prefix.family()).is_some() {
+            routes.entry(route.prefix).or_insert(route);
         }
+    };
+    let plain = |prefix: Cidr, tag: u32| LocalRoute {
+        tag,
+        ..LocalRoute::new(prefix)
     };
     let blocks = input.blocks.iter();
     let mine: Vec<Cidr> = blocks
@@ -30,18 +32,27 @@ pub(crate) fn routes(input: &Input<'_>, own: &Node) -> BTreeMap<Cidr, LocalRoute
         .filter(|cidr| cidr.length() < width(*cidr))
         .collect();
     for cidr in &mine {
-        add(*cidr, TAG_BLOCK);
+        add(plain(*cidr, TAG_BLOCK));
     }
-    let endpoints = input.endpoints.values();
-    for address in endpoints.flat_map(|endpoint| &endpoint.addresses) {
-        if !mine.iter().any(|block| block.contains(*address)) {
-            add(Cidr::host(*address), TAG_HOST);
+    let (normal_v4, normal_v6) = priorities(input);
+    for endpoint in input.endpoints.values() {
+        let beyond = |address: &&IpAddr| !mine.iter().any(|block| block.contains(**address));
+        for address in endpoint.addresses.iter().filter(beyond) {
+            let prefix = Cidr::host(*address);
+            add(LocalRoute {
+                interface: Some(endpoint.interface.as_str().into()),
+                priority: Some(match prefix.family() {
+                    Family::V4 => normal_v4,
+                    Family::V6 => normal_v6,
+                }),
+                ..plain(prefix, TAG_HOST)
+            });
         }
     }
     let excluded = own.labels.contains_key(EXCLUDE_FROM_LOAD_BALANCERS);
     for (list, cidr) in services(input) {
         if list == CLUSTER_ADDRESSES || !excluded {
-            add(cidr, TAG_SERVICE);
+            add(plain(cidr, TAG_SERVICE));
         }
     }
     routes

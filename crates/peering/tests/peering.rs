@@ -71,6 +71,7 @@ impl Cluster {
         let labels = labels.iter();
         let endpoint = Endpoint {
             addresses: BTreeSet::from([address.parse().unwrap()]),
+            interface: "cali1".to_owned(),
             labels: labels
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
@@ -452,6 +453,15 @@ fn own_routes_are_blocks_addresses_of_others_blocks_and_services() {
             own("203.0.113.0/24", TAG_SERVICE),
         ]
     );
+    // What a filter may ask of an endpoint's address.
+    let routes = cluster.of("n1").routes;
+    let single = &routes[&"192.168.1.6/32".parse().unwrap()];
+    assert_eq!(
+        (single.interface.as_deref(), single.priority),
+        (Some("cali1"), Some(1024))
+    );
+    let block = &routes[&"192.168.0.0/26".parse().unwrap()];
+    assert_eq!((block.interface.as_deref(), block.priority), (None, None));
     let label = "node.kubernetes.io/exclude-from-external-load-balancers";
     cluster
         .node("n1")

@@ -2,7 +2,6 @@
 //! away and is taken over by the next one.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use margay_bird::{Daemon, Entry, Reply, configuration, protocols, routes, view};
 use margay_model::Family;
 use margay_peering::Problem;
 use tokio::process::Child;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, sleep};
 use tracing::{error, info, warn};
 
 use super::control::Control;
@@ -51,14 +50,7 @@ impl Bird {
         order: &Order,
     ) -> Result<Self, String> {
         let speaker = order.speaker().ok_or("there is nothing to speak of")?;
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        daemon::private(directory)?;
         let mut bird = Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
@@ -73,7 +65,7 @@ impl Bird {
             since: Instant::now(),
             converged: false,
             restarting: order.restarting,
-            look,
+            look: daemon::looks(),
         };
         match bird.control {
             Some(_) => info!("BIRD runs already and is taken over"),
@@ -397,8 +389,6 @@ const PID: &str = "bird.pid";
 const PERSIST: &str = "persist; ";
 /// "Network not found".
 const NO_ROUTE: u16 = 8001;
-/// Between two looks at BIRD.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long BIRD may take to open its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long BIRD may recover.

@@ -151,10 +151,10 @@ impl Speaker {
                 let changed = Arc::make_mut(source);
                 changed.client = peer.config.reflector_client && !changed.external;
             }
-            match policy {
+            match &*policy {
                 _ if import || client => self.import_again(id),
                 Difference::All => self.import_again(id),
-                Difference::Within(changed) => self.import_within(id, &changed),
+                Difference::Within(changed) => self.import_within(id, changed),
             }
         }
         if let Some(peer) = self.peers.get_mut(&id)
@@ -182,21 +182,24 @@ impl Speaker {
 /// Differences between policies. Peers share policies, and each pair is compared once.
 #[derive(Default)]
 struct Differences {
-    /// By the addresses of both, which live as long as this does.
-    known: BTreeMap<[*const Policy; 2], ([Option<Arc<Policy>>; 2], Difference)>,
+    /// By the addresses of both.
+    known: BTreeMap<[*const Policy; 2], Arc<Difference>>,
+    /// So that no other policy gets the address of one that was compared.
+    compared: Vec<Arc<Policy>>,
 }
 
 impl Differences {
-    fn between(&mut self, now: Option<&Arc<Policy>>, earlier: Option<&Arc<Policy>>) -> Difference {
+    fn between(
+        &mut self,
+        now: Option<&Arc<Policy>>,
+        earlier: Option<&Arc<Policy>>,
+    ) -> Arc<Difference> {
         let both = [now, earlier];
         let pointers = both.map(|policy| policy.map_or(std::ptr::null(), Arc::as_ptr));
-        let known = self.known.entry(pointers);
-        let compared = || {
-            (
-                both.map(|policy| policy.cloned()),
-                Difference::between(now, earlier),
-            )
-        };
-        known.or_insert_with(compared).1.clone()
+        let known = self.known.entry(pointers).or_insert_with(|| {
+            self.compared.extend(both.into_iter().flatten().cloned());
+            Arc::new(Difference::between(now, earlier))
+        });
+        Arc::clone(known)
     }
 }
