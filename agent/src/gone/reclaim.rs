@@ -72,7 +72,7 @@ struct Done {
 enum Refusal {
     #[error("its agent is back")]
     Back,
-    #[error("Calico's Felix reports from it ({0})")]
+    #[error("Calico's Felix, or an agent in its form, has reported from it a moment ago ({0})")]
     Felix(Key),
     #[error("{key} was written at revision {revision}, later than that")]
     Written { key: Key, revision: Revision },
@@ -501,6 +501,16 @@ mod tests {
         container(&store, "n1", "stays", true).await;
         container(&store, "n2", "a", true).await;
         container(&store, "n2", "b", false).await;
+        let statuses = [
+            "/calico/felix/v2/no-region/host/n2/workload/cni/default%2fa/endpoint/eth0",
+            "/calico/felix/v2/no-region/host/n2/last_reported_status",
+            "/calico/felix/v1/host/n2/endpoint/eth0",
+        ];
+        for status in statuses {
+            for key in [status.to_owned(), status.replace("/n2/", "/n1/")] {
+                store.put_raw(&key, b"{}");
+            }
+        }
         let operator = Declaration::Operator("then".to_owned());
         let done = reclaim(&store)
             .try_give_back(&gone(&store, operator))
@@ -516,6 +526,10 @@ mod tests {
             keys(&store, Prefix::Handles).await,
             ["/calico/ipam/v2/handle/net.stays"]
         );
+        let told = keys(&store, Prefix::Calico).await.into_iter();
+        let told: Vec<String> = told.filter(|key| key.contains("/felix/")).collect();
+        assert_eq!(told.len(), statuses.len(), "{told:?}");
+        assert!(told.iter().all(|key| key.contains("/host/n1/")), "{told:?}");
         for prefix in [
             Prefix::Blocks,
             Prefix::HostAffinities,
