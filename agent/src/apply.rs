@@ -4,6 +4,7 @@ mod bgp;
 mod devices;
 mod effects;
 mod policy;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ use crate::metrics::{Metrics, figure};
 use crate::packet_log;
 use crate::plan;
 use crate::report::Status;
+use crate::standing::Standing;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
@@ -69,6 +71,8 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
+    /// Where it is told what is to be written to the store of endpoints and of the agent.
+    pub standing: watch::Sender<Option<Standing>>,
     /// Where it is asked whose addresses are.
     pub whose: mpsc::Receiver<packet_log::Question>,
 }
@@ -195,7 +199,7 @@ impl Engine {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
         let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
-        self.look_at_others().await;
+        self.look_at_others().await?;
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
         loop {
@@ -249,7 +253,7 @@ impl Engine {
                 }
                 () = sleep_until(refresh) => {
                     self.thorough = true;
-                    self.look_at_others().await;
+                    self.look_at_others().await?;
                     self.hasten(Duration::ZERO);
                     refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
                 }
@@ -502,7 +506,7 @@ impl Engine {
         if let Some(reason) = self.push_mtu(&picture, &interfaces).await {
             undone = Some(reason);
         }
-        self.show(&picture, &missing, undone.as_deref());
+        self.show(&picture, &missing, &interfaces, undone.as_deref());
         Ok(undone)
     }
 

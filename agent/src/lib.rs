@@ -34,6 +34,7 @@ pub mod register;
 pub mod releases;
 pub mod report;
 pub mod run;
+pub mod standing;
 pub mod state;
 pub mod status_files;
 pub mod sync;

@@ -115,6 +115,10 @@ pub struct Metrics {
     pub logged_packets: Family<[(&'static str, String); 2], Counter>,
     /// Packets that policy has logged and no line tells of.
     pub lost_packets: Counter,
+    /// Statuses of endpoints written to the store or removed.
+    pub standing_writes: Counter,
+    /// Attempts at them, or at the agent's own, that failed.
+    pub standing_failures: Counter,
     /// Connections cut because policy no longer allows them.
     pub cut_connections: Counter,
     /// Attempts at that that failed.
@@ -437,6 +441,18 @@ impl Metrics {
                 r,
                 "margay_lost_log_packets",
                 "Packets that policy has logged and no line tells of, because they were too many",
+                Counter::default(),
+            ),
+            standing_writes: put(
+                r,
+                "margay_endpoint_status_writes",
+                "Statuses of endpoints that were written to the datastore or removed",
+                Counter::default(),
+            ),
+            standing_failures: put(
+                r,
+                "margay_endpoint_status_failures",
+                "Attempts at writing the status of endpoints or of the agent to the datastore that failed",
                 Counter::default(),
             ),
             cut_connections: put(

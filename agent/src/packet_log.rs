@@ -101,7 +101,7 @@ impl Scribe {
                 read = log.read(), if !over => match read {
                     Ok(read) => {
                         gathered.take(read, MOST_LINES);
-                        end = end.or(Some(Instant::now() + MOMENT));
+                        end = end.or_else(|| Some(Instant::now() + MOMENT));
                     }
                     Err(failed) => return End::Broken(failed),
                 },

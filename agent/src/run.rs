@@ -38,7 +38,9 @@ use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{abandoned, bgp, datastore, files, gone, install, node_report, releases, sync};
+use crate::{
+    abandoned, bgp, datastore, files, gone, install, node_report, releases, standing, sync,
+};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -215,6 +217,18 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         scribe.run(stopped).await;
         Ok("log of packets")
     });
+    let (standing, told) = watch::channel(None);
+    let reporter = standing::Reporter {
+        store: store.clone(),
+        node: node.clone(),
+        standing: told,
+        metrics: metrics.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        reporter.run(stopped).await;
+        Ok("status in the datastore")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
@@ -230,6 +244,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
+        standing,
         whose,
     })?;
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());

@@ -5,31 +5,27 @@ use std::net::IpAddr;
 
 use margay_model::names::EndpointName;
 use margay_model::{Key, Kind};
-use margay_nft::{Event, Nft};
+use margay_nft::Event;
 use margay_ruleset::others::{Finding, findings};
 use margay_store::follow;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::{Engine, GATHER, RETRY};
+use super::{Engine, GATHER, RETRY, SETTLE};
 use crate::error::AgentError;
 use crate::metrics::figure;
 use crate::packet_log::{Answer, Question};
 
 impl Engine {
     /// Looks for rules of other programs that can drop workloads' packets, and tells what helps.
-    pub(super) async fn look_at_others(&mut self) {
-        let namespace = self.parts.netlink.namespace().clone();
-        let ask = move || Nft::open(&namespace)?.chains();
-        let chains = match spawn_blocking(ask).await {
-            Ok(Ok(chains)) => chains,
-            Ok(Err(failed)) => {
+    pub(super) async fn look_at_others(&mut self) -> Result<(), AgentError> {
+        let chains = match self.enforcer.foreign_chains().await? {
+            Ok(chains) => chains,
+            Err(failed) => {
                 warn!(error = %failed, "other programs' rules cannot be listed");
-                return;
+                return Ok(());
             }
-            Err(_) => return,
         };
         let found: BTreeSet<Finding> = findings(&chains).into_iter().collect();
         for finding in found.difference(&self.told.others) {
@@ -43,6 +39,7 @@ impl Engine {
             differs
         });
         self.told.others = found;
+        Ok(())
     }
 
     /// Puts in force what policy has changed to, unless it was refused a moment ago.
@@ -72,6 +69,10 @@ impl Engine {
                 }
             }
             Some(_) => {
+                if self.refusals == 0 {
+                    // Endpoints that wait for it are not up.
+                    self.hasten(SETTLE);
+                }
                 self.enforce_at = Instant::now() + RETRY.saturating_mul(1 << self.refusals.min(4));
                 self.refusals = self.refusals.saturating_add(1);
             }

@@ -436,6 +436,31 @@ pub const SETTINGS: &[Setting] = &[
         "IPPoolsOnly",
         "Destinations for which sources are not translated: IPPoolsOnly or IPPoolsAndHostIPs",
     ),
+    env(
+        "FELIX_ENDPOINTREPORTINGENABLED",
+        "false",
+        "Whether the status of endpoints is written to the datastore, as Felix does",
+    ),
+    env(
+        "FELIX_ENDPOINTREPORTINGDELAYSECS",
+        "1",
+        "Seconds between two writings of it",
+    ),
+    env(
+        "FELIX_REPORTINGINTERVALSECS",
+        "30 with the status of endpoints, else never",
+        "Seconds between two writings of the agent's own status to the datastore; 0 is never",
+    ),
+    env(
+        "FELIX_REPORTINGTTLSECS",
+        "90",
+        "Seconds for which the agent's own status lasts without another",
+    ),
+    env(
+        "FELIX_OPENSTACKREGION",
+        "none",
+        "The region in the keys of those statuses",
+    ),
 ];
 
 #[cfg(test)]

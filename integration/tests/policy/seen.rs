@@ -72,6 +72,27 @@ fn what_is_denied_is_told_with_names() {
             });
         }
     }
+    // The counters are where they are without the log.
+    let namespace = town.lab.node(1).namespace();
+    let asked = ["policy", "hits", "-o", "json"];
+    let hits: Value =
+        serde_json::from_str(&town.store.ctl(Some(&namespace), &asked, "").ok()).unwrap();
+    let denied = json!({"policy": "GlobalNetworkPolicy/guard", "rule": "2", "action": "Deny"});
+    let of_rule = |hit: &&Value| has(hit, &denied) && hit["packets"].as_u64() > Some(0);
+    assert!(
+        hits["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|hit| of_rule(&hit)),
+        "{hits:#}"
+    );
+    let reason = |drop: &Value| drop["reason"] == "denied by a rule";
+    assert!(
+        hits["drops"].as_array().unwrap().iter().any(reason),
+        "{hits:#}"
+    );
+
     // What no rule decides is denied at the end of the tier; and who is nobody's pod has another name.
     let ping = json!({
         "verdict": "denied", "reason": "end of tier", "tier": "default", "direction": "ingress",

@@ -10,7 +10,7 @@ use margay_model::Family;
 use margay_nft::Nft;
 use margay_policy::Desired;
 use margay_ruleset::compile::{Log, Settings};
-use margay_ruleset::{Compiler, Observed, plan_changes};
+use margay_ruleset::{Compiler, Observed, plan, plan_changes};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto,
     socket,
@@ -92,6 +92,10 @@ fn decide_alike(denials: bool) {
         accepted += expected.len();
         before = now;
     }
+    // What the kernel tells of the table is what it was given: a new agent has nothing to change.
+    let there = nft.observe(compiler.table().name()).unwrap();
+    let rest = plan(compiler.table(), &there);
+    assert!(rest.is_empty(), "{rest}");
     eprintln!("{sent} packets, {accepted} of them accepted");
     assert!(0 < accepted && accepted < sent, "nothing has been decided");
     std::thread::sleep(Duration::from_millis(100));
