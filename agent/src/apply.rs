@@ -4,6 +4,7 @@ mod bgp;
 mod devices;
 mod effects;
 mod policy;
+pub(crate) mod shaping;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +118,8 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// Whether there may be bandwidth limits in the kernel.
+    shaped: bool,
     /// When policy is to be put in force, if it is due.
     enforce_at: Instant,
     /// Attempts at it in a row that failed.
@@ -178,6 +181,7 @@ impl Engine {
             trusted: false,
             due: None,
             thorough: true,
+            shaped: true,
             enforce_at: Instant::now(),
             refusals: 0,
             took: Duration::ZERO,
@@ -465,6 +469,7 @@ impl Engine {
 
         self.withdraw(&peering, &picture).await;
         let mut undone = self.configure(&picture, &interfaces).or(undone_devices);
+        undone = self.shape(&interfaces).await?.or(undone);
         let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
         for step in &planned.steps {
             self.parts

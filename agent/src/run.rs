@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::apply::{Engine, Parts};
+use crate::apply::{Engine, Parts, shaping};
 use crate::bgp::secrets::Secrets;
 use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
@@ -360,6 +360,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     }
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
+    }
+    for step in shaping::steps(&netlink, &state, &interfaces).await? {
+        text.push_str(&format!("{step}\n"));
     }
     text.push_str(&of_nodes);
     for step in &planned.steps {

@@ -11,6 +11,7 @@ use crate::link::{Interfaces, Link};
 use crate::message::{self, Put};
 use crate::namespace::Namespace;
 use crate::route::RouteFilter;
+use crate::shaping;
 use crate::socket::Netlink;
 
 /// An endpoint that is set up.
@@ -110,12 +111,13 @@ pub async fn close(host: &Netlink, host_name: &str, mark: &Mark) -> Result<()> {
     }
 }
 
-/// Deletes the host end, and with it the pair. Nothing there is as good.
+/// Deletes the host end, and with it the pair, and the device of its bandwidth limits. Nothing there is as good.
 ///
 /// # Errors
 /// [`Error::GetLink`] and [`Error::DeleteLink`].
 pub async fn teardown(host: &Netlink, host_name: &str, mark: &Mark) -> Result<Removal> {
     let Some(link) = host.link(host_name).await? else {
+        shaping::forget(host, host_name).await?;
         return Ok(Removal::Absent);
     };
     if !is_ours(&link, mark) {
@@ -124,6 +126,7 @@ pub async fn teardown(host: &Netlink, host_name: &str, mark: &Mark) -> Result<Re
         });
     }
     let removed = host.delete_link(link.index, host_name).await?;
+    shaping::forget(host, host_name).await?;
     Ok(if removed {
         Removal::Removed
     } else {
