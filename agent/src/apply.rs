@@ -4,6 +4,8 @@ mod bgp;
 mod devices;
 mod effects;
 mod policy;
+pub(crate) mod shaping;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,8 +32,10 @@ use crate::config::Config;
 use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
+use crate::packet_log;
 use crate::plan;
 use crate::report::Status;
+use crate::standing::Standing;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
@@ -68,6 +72,10 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
+    /// Where it is told what is to be written to the store of endpoints and of the agent.
+    pub standing: watch::Sender<Option<Standing>>,
+    /// Where it is asked whose addresses are.
+    pub whose: mpsc::Receiver<packet_log::Question>,
 }
 
 /// The task.
@@ -110,6 +118,8 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// Whether there may be bandwidth limits in the kernel.
+    shaped: bool,
     /// When policy is to be put in force, if it is due.
     enforce_at: Instant,
     /// Attempts at it in a row that failed.
@@ -171,6 +181,7 @@ impl Engine {
             trusted: false,
             due: None,
             thorough: true,
+            shaped: true,
             enforce_at: Instant::now(),
             refusals: 0,
             took: Duration::ZERO,
@@ -192,7 +203,7 @@ impl Engine {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
         let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
-        self.look_at_others().await;
+        self.look_at_others().await?;
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
         loop {
@@ -238,6 +249,7 @@ impl Engine {
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
+                Some(question) = self.parts.whose.recv() => self.name(question),
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.enforcer.trust();
@@ -245,7 +257,7 @@ impl Engine {
                 }
                 () = sleep_until(refresh) => {
                     self.thorough = true;
-                    self.look_at_others().await;
+                    self.look_at_others().await?;
                     self.hasten(Duration::ZERO);
                     refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
                 }
@@ -457,6 +469,7 @@ impl Engine {
 
         self.withdraw(&peering, &picture).await;
         let mut undone = self.configure(&picture, &interfaces).or(undone_devices);
+        undone = self.shape(&interfaces).await?.or(undone);
         let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
         for step in &planned.steps {
             self.parts
@@ -498,7 +511,7 @@ impl Engine {
         if let Some(reason) = self.push_mtu(&picture, &interfaces).await {
             undone = Some(reason);
         }
-        self.show(&picture, &missing, undone.as_deref());
+        self.show(&picture, &missing, &interfaces, undone.as_deref());
         Ok(undone)
     }
 

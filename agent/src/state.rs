@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
+use margay_endpoint::shaping::Bandwidth;
 use margay_model::names::EndpointName;
 use margay_model::resource::pool::EncapMode;
 use margay_model::scalar::AsNumber;
@@ -122,6 +123,8 @@ pub struct Endpoint {
     pub addresses: BTreeSet<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Limits of its bandwidth.
+    pub bandwidth: Bandwidth,
 }
 
 /// Whose an endpoint of this node is, as its record says.

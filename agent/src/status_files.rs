@@ -209,6 +209,7 @@ mod tests {
             mac: Some("02:00:00:00:00:01".parse().unwrap()),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             labels: BTreeMap::new(),
+            bandwidth: Default::default(),
         }
     }
 

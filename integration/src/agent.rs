@@ -1,10 +1,11 @@
 //! Our agent on a node.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::lab::Node;
-use crate::process::{Running, eventually, program};
+use crate::process::{Running, eventually, program, run};
 use crate::store::StoreKind;
 
 /// An agent that runs.
@@ -37,6 +38,14 @@ impl Agent {
             },
         );
         agent
+    }
+
+    /// What it tells `margayctl` with such arguments.
+    pub fn told(&self, arguments: &[&str]) -> String {
+        let mut ctl = Command::new(program("margayctl"));
+        let socket = self.run_dir.join("agent.sock");
+        ctl.args(arguments).arg("--socket").arg(socket);
+        run(&mut ctl, b"").stdout
     }
 
     /// Starts an agent, ready or not.

@@ -32,6 +32,6 @@ pub use etcd::{Cluster, Etcd};
 pub use lab::{Lab, Node, Pod};
 pub use points::{Fault, Point};
 pub use process::{Output, Running, run};
-pub use routers::Routers;
+pub use routers::{Frr, Router, Routers};
 pub use scene::{Scene, Traces};
 pub use store::StoreKind;

@@ -1,5 +1,7 @@
 //! Routers between racks: BIRD on two top-of-rack routers in each of two racks, and on a spine.
 //!
+//! [`Router::on`] and [`Frr`] are single ones, wherever a test wants them.
+//!
 //! Rack R is subnet R of a [`Lab`]. Its routers have 172.31.R.253 and 172.31.R.252 there, are of AS
 //! 65001 + R, and take BGP sessions with any node of the rack that is of another AS. The spine is of
 //! AS 65000.
@@ -8,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::lab::{Lab, batch, in_namespace};
-use crate::process::{Running, eventually, inside};
+use crate::process::{Running, eventually, inside, run};
 
 /// The routers of a lab, while they run.
 #[derive(Debug)]
@@ -101,7 +103,88 @@ impl Routers {
     }
 }
 
+/// FRR's bgpd, without zebra: it forwards nothing, and only speaks.
+#[derive(Debug)]
+pub struct Frr {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its process.
+    pub process: Running,
+    sockets: PathBuf,
+}
+
+impl Frr {
+    /// Starts it on a subnet of a lab, with such addresses and lines of `router bgp`.
+    pub fn on(lab: &Lab, subnet: usize, name: &str, addresses: &[&str], lines: &str) -> Self {
+        let namespace = attached(lab, subnet, name, addresses);
+        let dir = lab.dir().join(&namespace);
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("bgpd.conf");
+        std::fs::write(&file, format!("hostname {name}\n{lines}\n")).unwrap();
+        let mut bgpd = inside(&namespace, "/usr/lib/frr/bgpd");
+        bgpd.arg("-f")
+            .arg(&file)
+            .arg("-i")
+            .arg(dir.join("bgpd.pid"));
+        bgpd.arg("--vty_socket").arg(&dir);
+        bgpd.args("-Z -S -P 0 -u root -g root --log stdout".split(' '));
+        Self {
+            process: Running::start(&mut bgpd, &dir.join("bgpd.log")),
+            namespace,
+            sockets: dir,
+        }
+    }
+
+    /// What `vtysh` answers.
+    pub fn vtysh(&self, words: &str) -> String {
+        let mut vtysh = inside(&self.namespace, "vtysh");
+        vtysh.arg("--vty_socket").arg(&self.sockets);
+        vtysh.args(["-d", "bgpd", "-c", words]);
+        run(&mut vtysh, b"").stdout
+    }
+}
+
+/// Makes a namespace with addresses on a subnet of a lab.
+fn attached(lab: &Lab, subnet: usize, name: &str, addresses: &[&str]) -> String {
+    let namespace = format!("{}-{name}", lab.unique());
+    batch(None, &format!("netns add {namespace}\n"));
+    batch(
+        Some(&lab.fabric()),
+        &format!(
+            "link add {name} type veth peer name rack netns {namespace}\n\
+             link set {name} master br{subnet} up\n"
+        ),
+    );
+    let mut lines = String::from("link set lo up\nlink set rack up\n");
+    for address in addresses {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        lines += &format!("addr add {address} dev rack{nodad}\n");
+    }
+    batch(Some(&namespace), &lines);
+    namespace
+}
+
 impl Router {
+    /// Starts BIRD on a subnet of a lab, with such addresses and configuration.
+    pub fn on(
+        lab: &Lab,
+        subnet: usize,
+        name: &str,
+        addresses: &[&str],
+        configuration: &str,
+    ) -> Self {
+        let namespace = attached(lab, subnet, name, addresses);
+        Self::start(lab, &namespace, None, configuration)
+    }
+
+    /// Gives BIRD another configuration.
+    pub fn configure(&self, configuration: &str) {
+        let file = self.control.with_file_name("bird.conf");
+        std::fs::write(&file, configuration).unwrap();
+        let told = self.birdc("configure");
+        assert!(told.contains("Reconfigur"), "{told}");
+    }
+
     fn start(lab: &Lab, namespace: &str, rack: Option<usize>, configuration: &str) -> Self {
         for setting in [
             "net.ipv4.ip_forward=1",

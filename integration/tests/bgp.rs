@@ -24,10 +24,7 @@ fn ctl(lab: &Lab, store: &StoreKind, arguments: &[&str], document: &str) -> Stri
 
 /// What a node's agent tells.
 fn told(agent: &Agent, arguments: &[&str]) -> String {
-    let socket = agent.run_dir.join("agent.sock");
-    let mut ctl = std::process::Command::new(margay_integration::process::program("margayctl"));
-    ctl.args(arguments).arg("--socket").arg(socket);
-    margay_integration::run(&mut ctl, b"").stdout
+    agent.told(arguments)
 }
 
 #[track_caller]

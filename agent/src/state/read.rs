@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use margay_endpoint::is_valid_interface_name;
+use margay_endpoint::shaping::Bandwidth;
 use margay_ipam_core::block::allocated;
 use margay_model::key::Owner;
 use margay_model::names::EndpointName;
@@ -175,6 +176,11 @@ pub(super) fn endpoint(
         mac,
         addresses,
         labels,
+        bandwidth: spec
+            .qos_controls
+            .as_ref()
+            .map(Bandwidth::of)
+            .unwrap_or_default(),
     };
     Ok((endpoint, attachment))
 }

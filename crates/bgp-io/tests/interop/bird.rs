@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_bgp::{AddPath, Families, Password, Stop, TtlMode};
+use margay_bgp::{AddPath, Families, Operation, Password, Policy, Rule, Stop, TtlMode, Verdict};
+use margay_model::scalar::AsNumber;
 use tokio::time::sleep;
 
 use crate::lab::{Lab, Node, config, eventually, peer, run};
@@ -127,6 +128,37 @@ fn external_sessions_with_password_and_ttl_security() {
             &lab,
             "show route 10.65.0.0/24 all",
             "BGP.as_path: 4200000001",
+        )
+        .await;
+    });
+}
+
+#[test]
+fn as_numbers_of_two_octets() {
+    run(|lab: Arc<Lab>| async move {
+        let session = "protocol bgp margay from usual {
+            local 10.0.0.2 port 1790 as 65002; neighbor 10.0.0.1 port 1790 as 64512;
+            multihop 1; enable as4 off;
+            ipv4 { import all; export all; };
+        }";
+        start(&lab, session, &[]);
+        let mut ours = config(64512, 1);
+        let mut bird = peer("10.0.0.2", "10.0.0.1", 65002);
+        let long = Operation::PrependAs(vec![AsNumber(4_200_000_001)]);
+        bird.export = Some(Arc::new(Policy {
+            name: "long".to_owned(),
+            rules: vec![Rule::change("prepend", Vec::new(), vec![long])],
+            otherwise: Verdict::Accept,
+        }));
+        ours.peers.insert("bird".into(), bird);
+        let node = Node::start(1, ours, false);
+        node.announce(&["10.65.0.0/24"]).await;
+        node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        // It puts both paths together.
+        shows(
+            &lab,
+            "show route 10.65.0.0/24 all",
+            "BGP.as_path: 64512 4200000001",
         )
         .await;
     });

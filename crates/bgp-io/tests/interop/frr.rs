@@ -1,9 +1,14 @@
 //! FRR's bgpd, without zebra.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use margay_bgp::{Families, Operation, Policy, RestartState, Rule, Verdict};
+use margay_bgp::{
+    AddPath, Families, Operation, Password, Policy, RestartState, Rule, Stop, TtlMode, Verdict,
+};
 use margay_model::scalar::AsNumber;
+use tokio::time::sleep;
 
 use crate::lab::{Lab, Node, config, eventually, peer, run};
 
@@ -162,11 +167,159 @@ fn we_keep_its_routes_while_it_restarts() {
         let node = Node::start(1, ours, false);
         node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
         lab.kill("bgpd");
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         assert_eq!(node.status("frr").await.restart.v4, RestartState::Waiting);
         start(&lab, 64512, 64512, "bgp graceful-restart preserve-fw-state");
         node.up("frr").await;
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        sleep(Duration::from_secs(3)).await;
         assert!(node.told.lock().unwrap().losses.is_empty());
+    });
+}
+
+#[test]
+fn external_sessions_with_password_and_ttl_security() {
+    run(|lab: Arc<Lab>| async move {
+        let lines = "neighbor 10.0.0.1 disable-connected-check
+          neighbor 10.0.0.1 ttl-security hops 1
+          neighbor 10.0.0.1 password secret";
+        start(&lab, 65002, 64512, lines);
+        let mut ours = config(64512, 1);
+        let mut frr = peer("10.0.0.2", "10.0.0.1", 65002);
+        frr.ttl = TtlMode::Security(1);
+        frr.password = Some(Password::new("secret").unwrap());
+        ours.peers.insert("frr".into(), frr);
+        let node = Node::start(1, ours, false);
+        node.announce(&["10.65.0.0/24"]).await;
+        node.learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        shows(&lab, "show bgp ipv4 unicast 10.65.0.0/24", "10.0.0.1").await;
+    });
+}
+
+#[test]
+fn a_session_over_ipv6() {
+    run(|lab: Arc<Lab>| async move {
+        let lines = "neighbor fd00::1 remote-as 64512
+          neighbor fd00::1 port 1790
+          neighbor fd00::1 update-source fd00::2
+          neighbor fd00::1 timers connect 1
+          address-family ipv6 unicast
+           neighbor fd00::1 activate
+           network fd00:66::/64
+          exit-address-family";
+        start(&lab, 64512, 64512, lines);
+        let mut ours = config(64512, 1);
+        ours.peers
+            .insert("frr".into(), peer("fd00::2", "fd00::1", 64512));
+        let node = Node::start(1, ours, false);
+        node.announce(&["fd00:65::/64"]).await;
+        node.learns("fd00:66::/64", &["fd00::2"]).await;
+        shows(&lab, "show bgp ipv6 unicast fd00:65::/64", "fd00::1").await;
+    });
+}
+
+#[test]
+fn we_reflect_to_it_and_send_several_paths() {
+    run(|lab: Arc<Lab>| async move {
+        start(&lab, 64512, 64512, "");
+        let mut reflector = config(64512, 1);
+        for (name, address) in [("frr", "10.0.0.2"), ("n3", "10.0.0.3"), ("n4", "10.0.0.4")] {
+            let mut client = peer(address, "10.0.0.1", 64512);
+            client.reflector_client = true;
+            client.add_path = AddPath {
+                receive: true,
+                send: 8,
+            };
+            reflector.peers.insert(name.into(), client);
+        }
+        let _reflector = Node::start(1, reflector, false);
+        let mut nodes = Vec::new();
+        for host in [3, 4] {
+            let mut ours = config(64512, host);
+            let far = peer("10.0.0.1", &format!("10.0.0.{host}"), 64512);
+            ours.peers.insert("rr".into(), far);
+            let node = Node::start(host, ours, false);
+            node.announce(&["10.96.0.1/32"]).await;
+            nodes.push(node);
+        }
+        nodes[0].learns("10.66.0.0/24", &["10.0.0.2"]).await;
+        for origin in ["10.0.0.3", "10.0.0.4"] {
+            let wanted = format!("Originator: {origin}, Cluster list: 10.0.0.1");
+            shows(&lab, "show bgp ipv4 unicast 10.96.0.1/32", &wanted).await;
+        }
+        let prefix = "10.96.0.1/32".parse().unwrap();
+        nodes[0].handle.withdraw(vec![prefix]).await.unwrap();
+        let one = "(1 available";
+        shows(&lab, "show bgp ipv4 unicast 10.96.0.1/32", one).await;
+        shows(&lab, "show bgp ipv4 unicast 10.96.0.1/32", "10.0.0.4").await;
+    });
+}
+
+#[test]
+fn it_reflects_to_us_and_sends_several_paths() {
+    run(|lab: Arc<Lab>| async move {
+        let mut lines = String::from("bgp cluster-id 2.2.2.2\n");
+        for host in [3, 4] {
+            lines += &format!(
+                "neighbor 10.0.0.{host} remote-as 64512
+                 neighbor 10.0.0.{host} port 1790
+                 neighbor 10.0.0.{host} update-source 10.0.0.2
+                 neighbor 10.0.0.{host} timers connect 1\n"
+            );
+        }
+        lines += "address-family ipv4 unicast\n";
+        for host in [1, 3, 4] {
+            lines += &format!(
+                "neighbor 10.0.0.{host} route-reflector-client
+                 neighbor 10.0.0.{host} addpath-tx-all-paths\n"
+            );
+        }
+        lines += "exit-address-family";
+        start(&lab, 64512, 64512, &lines);
+        let mut nodes = Vec::new();
+        for host in [1, 3, 4] {
+            let mut ours = config(64512, host);
+            ours.multipath = NonZeroUsize::new(4).unwrap();
+            let mut frr = peer("10.0.0.2", &format!("10.0.0.{host}"), 64512);
+            frr.add_path.receive = true;
+            ours.peers.insert("frr".into(), frr);
+            nodes.push(Node::start(host, ours, false));
+        }
+        nodes[1].announce(&["10.96.0.1/32"]).await;
+        nodes[2].announce(&["10.96.0.1/32"]).await;
+        let both = ["10.0.0.3", "10.0.0.4"];
+        nodes[0].learns("10.96.0.1/32", &both).await;
+        let told = nodes[0].told.lock().unwrap();
+        let best = &told.fib[&"10.96.0.1/32".parse().unwrap()].attributes;
+        assert_eq!(
+            best.cluster_list,
+            ["2.2.2.2".parse::<std::net::Ipv4Addr>().unwrap()]
+        );
+    });
+}
+
+#[test]
+fn it_keeps_our_routes_while_we_restart() {
+    run(|lab: Arc<Lab>| async move {
+        start(&lab, 64512, 64512, "");
+        let mut ours = config(64512, 1);
+        ours.peers
+            .insert("frr".into(), peer("10.0.0.2", "10.0.0.1", 64512));
+        let question = "show bgp ipv4 unicast 10.65.0.0/24";
+        for restarting in [false, true] {
+            let node = Node::start(1, ours.clone(), restarting);
+            node.announce(&["10.65.0.0/24"]).await;
+            node.up("frr").await;
+            for _ in 0..20 {
+                // From the second start on, the route is there all the time.
+                let shown = ask(&lab, question);
+                assert!(!restarting || shown.contains("10.0.0.1"), "{shown}");
+                sleep(Duration::from_millis(100)).await;
+            }
+            shows(&lab, question, "10.0.0.1").await;
+            node.handle.stop(Stop::KeepForwarding).await.unwrap();
+            sleep(Duration::from_millis(500)).await;
+            let shown = ask(&lab, question);
+            assert!(shown.contains("10.0.0.1"), "{shown}");
+        }
     });
 }

@@ -95,7 +95,7 @@ impl Update {
         if let Some(family) = collected.end_of_rib
             && withdrawn.is_empty()
             && announced.is_empty()
-            && collected.only_unreach
+            && collected.single
         {
             update.end_of_rib = context.families.has(family).then_some(family);
         }
@@ -103,6 +103,16 @@ impl Update {
             update.withdrawn = withdrawn;
         }
         update.withdrawn.extend(collected.unreach.iter().copied());
+        if announced.is_empty() && !collected.reaches() {
+            let alone = collected.single && collected.saw(codes::MP_UNREACH);
+            let doubtful = collected.findings.iter().any(Finding::withdraws);
+            if doubtful && !alone {
+                // RFC 7606 §5.2: the error may hide the prefixes that it is about.
+                return Err(malformed());
+            }
+            update.findings = collected.findings;
+            return Ok(update);
+        }
         update.announce(collected, announced, context);
         Ok(update)
     }
@@ -116,6 +126,7 @@ impl Update {
         };
         let reach = collected.reach.take();
         if announced.is_empty() && reach.is_none() {
+            // All that is announced is of families that are not in use.
             self.findings = collected.findings;
             return;
         }
@@ -125,10 +136,7 @@ impl Update {
         let next_hop = collected.next_hop;
         let (attributes, findings) = collected.finish(context);
         self.findings = findings;
-        let withdraw = self
-            .findings
-            .iter()
-            .any(|finding| finding.action == ErrorAction::TreatAsWithdraw);
+        let withdraw = self.findings.iter().any(Finding::withdraws);
         let legacy = next_hop.map(|address| (NextHop::new(IpAddr::V4(address)), announced.clone()));
         let groups = legacy
             .into_iter()
@@ -153,6 +161,13 @@ impl Update {
                 self.withdrawn.extend(groups.flat_map(|(_, nlri)| nlri));
             }
         }
+    }
+}
+
+impl Finding {
+    /// Whether the UPDATE's routes are taken as withdrawn.
+    pub(crate) fn withdraws(&self) -> bool {
+        self.action == ErrorAction::TreatAsWithdraw
     }
 }
 

@@ -201,10 +201,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if findings
-            .iter()
-            .any(|finding| finding.action == ErrorAction::TreatAsWithdraw)
-        {
+        if findings.iter().any(Finding::withdraws) {
             peer.counters.treated_as_withdraw += 1;
         }
         let discarded = findings

@@ -27,8 +27,8 @@ pub(super) struct Collected {
     pub(super) unreach: Vec<Nlri>,
     /// The family of an MP_UNREACH_NLRI without prefixes.
     pub(super) end_of_rib: Option<Family>,
-    /// Whether MP_UNREACH_NLRI is the only attribute.
-    pub(super) only_unreach: bool,
+    /// Whether there is one attribute and no more.
+    pub(super) single: bool,
     /// What is wrong.
     pub(super) findings: Vec<Finding>,
     origin: Option<Origin>,
@@ -67,13 +67,17 @@ impl Collected {
         let mut reader = Reader::new(attributes);
         while !reader.is_empty() {
             let start = reader.rest();
+            count += 1;
             let Some((flags, code, value)) = header(&mut reader) else {
                 let code = start.get(1).copied().unwrap_or(0);
+                if matches!(code, MP_REACH | MP_UNREACH) {
+                    // Its prefixes are lost (RFC 7606 §3 j).
+                    return Err(Notification::with_data(Code::Update, 9, start));
+                }
                 let what = "attribute is longer than what is left";
                 collected.find(ErrorAction::TreatAsWithdraw, code, what, start);
                 break;
             };
-            count += 1;
             let octets = start.get(..start.len() - reader.len()).unwrap_or(start);
             if collected.saw(code) {
                 if matches!(code, MP_REACH | MP_UNREACH) {
@@ -96,7 +100,7 @@ impl Collected {
                 }
             }
         }
-        collected.only_unreach = count == 1;
+        collected.single = count == 1;
         Ok(collected)
     }
 
@@ -107,8 +111,18 @@ impl Collected {
         }
     }
 
-    fn saw(&self, code: u8) -> bool {
+    /// Whether an attribute of this type occurred, right or wrong.
+    pub(super) fn saw(&self, code: u8) -> bool {
         self.seen[usize::from(code >> 7)] & (1 << (code & 127)) != 0
+    }
+
+    /// Whether MP_REACH_NLRI announces prefixes; those of a family that is not in use are not
+    /// counted, but presumed.
+    pub(super) fn reaches(&self) -> bool {
+        match &self.reach {
+            Some(reach) => !reach.nlri.is_empty(),
+            None => self.saw(MP_REACH),
+        }
     }
 
     /// The attributes of announced prefixes, but for the next hop, and all findings; no attributes
@@ -211,12 +225,7 @@ impl Collected {
             CLUSTER_LIST => self.cluster_list = list(value, <Ipv4Addr as From<[u8; 4]>>::from)?,
             EXTENDED_COMMUNITIES => self.extended_communities = list(value, ExtendedCommunity)?,
             LARGE_COMMUNITY => self.large_communities = list(value, large_community)?,
-            AS4_PATH => {
-                let mut path =
-                    read_path(value, true).ok_or(Fault::Discard("AS4_PATH is malformed"))?;
-                path.0.retain(|segment| !segment.kind.is_confederation());
-                self.as4_path = Some(path);
-            }
+            AS4_PATH => self.as4_path = Some(as4_path(value)?),
             AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(reader, true)?),
             _ if flags & OPTIONAL == 0 => {
                 return Err(Fault::Withdraw("well-known attribute is not known"));
@@ -282,6 +291,17 @@ fn as_path(value: &[u8], context: &Context) -> Result<AsPath, Fault> {
             "AS_PATH has a confederation's segment (RFC 5065)",
         ));
     }
+    Ok(path)
+}
+
+/// Reads an AS4_PATH, but for a confederation's segments (RFC 6793 §6).
+fn as4_path(value: &[u8]) -> Result<AsPath, Fault> {
+    let path = read_path(value, true).filter(|path| !path.is_empty());
+    let mut path = path.ok_or(Fault::Discard("AS4_PATH is malformed"))?;
+    if path.count(AsNumber(0)) > 0 {
+        return Err(Fault::Discard("AS4_PATH has AS 0 (RFC 7607)"));
+    }
+    path.remove_confederation();
     Ok(path)
 }
 

@@ -35,6 +35,7 @@ pub(super) fn merge(short: AsPath, long: AsPath) -> AsPath {
     };
     let mut merged = AsPath::default();
     for mut segment in short.0 {
+        // A confederation's segment counts nothing, and goes with the one before it.
         let size = match segment.kind {
             SegmentKind::Sequence => segment.numbers.len(),
             SegmentKind::Set => 1,
@@ -42,17 +43,13 @@ pub(super) fn merge(short: AsPath, long: AsPath) -> AsPath {
         };
         if size > missing {
             segment.numbers.truncate(missing);
-            missing = 0;
-        } else {
-            missing -= size;
-        }
-        if segment.numbers.is_empty() {
+            if missing > 0 {
+                merged.0.push(segment);
+            }
             break;
         }
+        missing -= size;
         merged.0.push(segment);
-        if missing == 0 {
-            break;
-        }
     }
     for segment in long.0 {
         match merged.0.last_mut() {
@@ -109,6 +106,27 @@ mod tests {
         ];
         for (short, long, expected) in cases {
             let merged = merge(AsPath::sequence(short), AsPath::sequence(long));
+            assert_eq!(merged.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn segments_of_a_confederation_stay_where_they_lead() {
+        let segment = |kind, numbers: &[u32]| Segment {
+            kind,
+            numbers: numbers.iter().copied().map(AsNumber).collect(),
+        };
+        let short = AsPath(vec![
+            segment(SegmentKind::ConfedSequence, &[64512]),
+            segment(SegmentKind::ConfedSet, &[64513, 64514]),
+            segment(SegmentKind::Sequence, &[1, 23456]),
+        ]);
+        for (long, expected) in [
+            (vec![70000], "(64512) [64513,64514] 1 70000"),
+            (vec![1, 70000], "(64512) [64513,64514] 1 70000"),
+            (vec![1, 2, 70000], "(64512) [64513,64514] 1 23456"),
+        ] {
+            let merged = merge(short.clone(), AsPath::sequence(long));
             assert_eq!(merged.to_string(), expected);
         }
     }
