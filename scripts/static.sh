@@ -1,18 +1,6 @@
 # shellcheck shell=bash
 # Static programs: small, quick to start, and the same on every distribution. Sourced, never run.
 
-# What the embedded store does not use of SQLite, as far as SQLite's single file can be built without it.
-readonly SQLITE_WITHOUT=(
-    -USQLITE_ENABLE_API_ARMOR -USQLITE_ENABLE_COLUMN_METADATA -USQLITE_ENABLE_DBSTAT_VTAB
-    -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5
-    -USQLITE_ENABLE_LOAD_EXTENSION -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_STAT4 -USQLITE_SOUNDEX
-    -DSQLITE_OMIT_AUTHORIZATION -DSQLITE_OMIT_COMPILEOPTION_DIAGS -DSQLITE_OMIT_DATETIME_FUNCS
-    -DSQLITE_OMIT_DECLTYPE -DSQLITE_OMIT_DEPRECATED -DSQLITE_OMIT_EXPLAIN -DSQLITE_OMIT_GET_TABLE
-    -DSQLITE_OMIT_INCRBLOB -DSQLITE_OMIT_INTEGRITY_CHECK -DSQLITE_OMIT_JSON
-    -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_PROGRESS_CALLBACK -DSQLITE_OMIT_SHARED_CACHE
-    -DSQLITE_OMIT_TRACE -DSQLITE_OMIT_UTF16
-)
-
 # build_plugins PACKAGE...: builds programs that are started for every pod, in the profile "plugin".
 build_plugins() {
     local flags
@@ -23,9 +11,14 @@ build_plugins() {
     build_static plugin "$flags" -fno-asynchronous-unwind-tables "$@"
 }
 
-# build_residents PACKAGE...: builds programs that run on, or are started by people.
-build_residents() {
+# build_resident PACKAGE...: builds programs that work all the time, in the profile "release".
+build_resident() {
     build_static release '-C link-arg=-Wl,-z,pack-relative-relocs -C strip=symbols' '' "$@"
+}
+
+# build_small PACKAGE...: builds programs that mostly wait, or are started by people, in the profile "small".
+build_small() {
+    build_static small '-C link-arg=-Wl,-z,pack-relative-relocs' '' "$@"
 }
 
 # build_static PROFILE RUSTFLAGS CFLAGS PACKAGE...
@@ -44,7 +37,6 @@ build_static() {
         cd -- "$ROOT"
         env "CARGO_TARGET_${underscored^^}_RUSTFLAGS=$flags" \
             "CC_$underscored=musl-gcc" "CFLAGS_$underscored=$cflags" \
-            "LIBSQLITE3_FLAGS=${SQLITE_WITHOUT[*]}" \
             cargo build --locked --profile "$profile" --target "$triple" "${packages[@]}"
     )
 }

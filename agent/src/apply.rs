@@ -4,8 +4,11 @@ mod bgp;
 mod devices;
 mod effects;
 mod policy;
+pub(crate) mod shaping;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +25,17 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::bgp::order::{News, Order};
+use crate::bgp::secrets::Secrets;
 use crate::calculate::{Learned, Problem, calculate};
 use crate::cleanup::Sighting;
 use crate::config::Config;
 use crate::enforce::{self, Enforcer};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
+use crate::packet_log;
 use crate::plan;
 use crate::report::Status;
+use crate::standing::Standing;
 use crate::state::{Settings, State, Touched};
 use crate::status_files::StatusFiles;
 use crate::sync;
@@ -66,6 +72,10 @@ pub struct Parts {
     pub obeyed: watch::Receiver<u64>,
     /// What BGP tells of its table.
     pub news: mpsc::Receiver<News>,
+    /// Where it is told what is to be written to the store of endpoints and of the agent.
+    pub standing: watch::Sender<Option<Standing>>,
+    /// Where it is asked whose addresses are.
+    pub whose: mpsc::Receiver<packet_log::Question>,
 }
 
 /// The task.
@@ -88,8 +98,14 @@ pub struct Engine {
     converged: bool,
     /// Whether the kernel had routes of an earlier run at the start; `None` before it was looked at.
     restarting: Option<bool>,
+    /// What BGP is to do, and from what that follows.
+    peering: Option<(bgp::Basis, Arc<margay_peering::Peering>)>,
+    /// Passwords of BGP sessions.
+    secrets: Secrets,
     /// Problems with BGP's objects that were logged already.
     told_bgp: BTreeSet<margay_peering::Problem>,
+    /// Addresses that were presented to workloads.
+    presented: BTreeSet<IpAddr>,
     /// MTUs that workloads were to have before.
     former_mtus: BTreeSet<u32>,
     /// Whether the store has been read once.
@@ -102,6 +118,8 @@ pub struct Engine {
     due: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
+    /// Whether there may be bandwidth limits in the kernel.
+    shaped: bool,
     /// When policy is to be put in force, if it is due.
     enforce_at: Instant,
     /// Attempts at it in a row that failed.
@@ -140,6 +158,7 @@ impl Engine {
             parts.metrics.clone(),
         )?;
         let files = parts.config.status_dir().map(StatusFiles::new);
+        let secrets = Secrets::new(&parts.config.bgp_secrets);
         Ok(Self {
             parts,
             state,
@@ -152,13 +171,17 @@ impl Engine {
             learned: Learned::default(),
             converged: false,
             restarting: None,
+            peering: None,
+            secrets,
             told_bgp: BTreeSet::new(),
+            presented: BTreeSet::new(),
             former_mtus: BTreeSet::new(),
             synced: false,
             followed: false,
             trusted: false,
             due: None,
             thorough: true,
+            shaped: true,
             enforce_at: Instant::now(),
             refusals: 0,
             took: Duration::ZERO,
@@ -180,7 +203,7 @@ impl Engine {
         let mut monitor = Monitor::open(self.parts.netlink.namespace())?;
         let mut nft = self.enforcer.watch(self.parts.netlink.namespace())?;
         self.parts.metrics.resync_state.set(1);
-        self.look_at_others().await;
+        self.look_at_others().await?;
         let mut refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
         let mut look = Instant::now() + self.look_pause();
         loop {
@@ -226,6 +249,7 @@ impl Engine {
                     None => return Err(AgentError::Ended { part: "subscription to the kernel" }),
                 },
                 Some(news) = self.parts.news.recv() => self.hear_bgp(news),
+                Some(question) = self.parts.whose.recv() => self.name(question),
                 _ = accept.changed() => {
                     self.trusted = true;
                     self.enforcer.trust();
@@ -233,7 +257,7 @@ impl Engine {
                 }
                 () = sleep_until(refresh) => {
                     self.thorough = true;
-                    self.look_at_others().await;
+                    self.look_at_others().await?;
                     self.hasten(Duration::ZERO);
                     refresh = Instant::now() + self.settings.route_refresh.unwrap_or(FAR);
                 }
@@ -445,6 +469,7 @@ impl Engine {
 
         self.withdraw(&peering, &picture).await;
         let mut undone = self.configure(&picture, &interfaces).or(undone_devices);
+        undone = self.shape(&interfaces).await?.or(undone);
         let outcome = table::apply(&self.parts.netlink, &planned, &interfaces).await;
         for step in &planned.steps {
             self.parts
@@ -473,6 +498,9 @@ impl Engine {
         }
         // After their routes, so that nothing makes them anew.
         self.forget_connections().await;
+        if let Some(reason) = self.present(&picture, &interfaces).await {
+            undone = Some(reason);
+        }
         self.announce(peering, &picture, &missing);
         if let Some(reason) = self.write_status_files(&picture, &missing) {
             undone = Some(reason);
@@ -483,7 +511,7 @@ impl Engine {
         if let Some(reason) = self.push_mtu(&picture, &interfaces).await {
             undone = Some(reason);
         }
-        self.show(&picture, &missing, undone.as_deref());
+        self.show(&picture, &missing, &interfaces, undone.as_deref());
         Ok(undone)
     }
 

@@ -20,6 +20,7 @@ use crate::bgp::backend::Backend;
 use crate::enforce::settings::{self as policy_settings, PolicyTunables};
 use crate::gone::DECLARED;
 use crate::install;
+use crate::standing::settings::{self as standing_settings, StandingTunables};
 
 pub(crate) use settings::{DATASTORE_HELP, argument, both, env, environment_help};
 pub use settings::{SETTINGS, Setting};
@@ -145,6 +146,8 @@ pub struct Tunables {
     pub vxlan_mtu_v6: Option<u32>,
     /// How policy is put in force.
     pub policy: PolicyTunables,
+    /// What is told in the datastore of endpoints and of the agent.
+    pub standing: StandingTunables,
 }
 
 /// A regular expression; equal when its text is.
@@ -298,6 +301,7 @@ impl Config {
                 vxlan_mtu: source.read("FELIX_VXLANMTU", mtu)?,
                 vxlan_mtu_v6: source.read("FELIX_VXLANMTUV6", mtu)?,
                 policy: policy(&source)?,
+                standing: standing(&source)?,
             },
             log_format: source.log_format("MARGAY_LOG_FORMAT")?,
             health: health.then_some(health_at),
@@ -329,9 +333,23 @@ fn policy(source: &Source<'_>) -> Result<PolicyTunables, ConfigError> {
         failsafe_outbound: source.read("FELIX_FAILSAFEOUTBOUNDHOSTPORTS", read::failsafes)?,
         log_rate: source.read("FELIX_LOGACTIONRATELIMIT", read::log_rate)?,
         log_burst: source.read("FELIX_LOGACTIONRATELIMITBURST", read::log_burst)?,
+        log_prefix: source.read("FELIX_LOGPREFIX", read::log_prefix)?,
+        log_denied: source.boolean("MARGAY_LOG_DENIED")?,
         nat_ports: source.read("FELIX_NATPORTRANGE", read::nat_ports)?,
         nat_address: source.read("FELIX_NATOUTGOINGADDRESS", read::nat_address)?,
         nat_exclusions: source.read("FELIX_NATOUTGOINGEXCLUSIONS", read::nat_exclusions)?,
+    })
+}
+
+/// What is said of the status in the datastore.
+fn standing(source: &Source<'_>) -> Result<StandingTunables, ConfigError> {
+    use standing_settings as read;
+    Ok(StandingTunables {
+        endpoints: source.boolean("FELIX_ENDPOINTREPORTINGENABLED")?,
+        delay: source.read("FELIX_ENDPOINTREPORTINGDELAYSECS", read::duration)?,
+        interval: source.read("FELIX_REPORTINGINTERVALSECS", read::duration)?,
+        ttl: source.read("FELIX_REPORTINGTTLSECS", read::ttl)?,
+        region: source.read("FELIX_OPENSTACKREGION", read::region)?,
     })
 }
 

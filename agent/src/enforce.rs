@@ -4,20 +4,23 @@
 //! given the difference, as one transaction, on a thread that may wait. When somebody else has changed the
 //! table, or the kernel refused, it is read and compared whole.
 
+mod complaints;
 mod cut;
 mod host;
+mod kernel;
 pub mod settings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use margay_model::{Key, Kind};
 use margay_netlink::Namespace;
 use margay_nft::{Event, Nft, Watch};
-use margay_policy::{Calculator, Condition, EndpointId};
-use margay_ruleset::compile::{Node, Settings, is_enforced};
-use margay_ruleset::{Batch, Compiler, Observed, plan, plan_changes};
+use margay_policy::{Calculator, EndpointId, Host};
+use margay_ruleset::compile::{Node, Settings};
+use margay_ruleset::others::ForeignChain;
+use margay_ruleset::{Batch, Compiler, plan};
 use margay_store::follow::Update;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -26,7 +29,9 @@ use tracing::{debug, error, info, warn};
 use crate::error::AgentError;
 use crate::metrics::{Metrics, figure};
 
+use complaints::Complaints;
 pub(crate) use host::node;
+use kernel::{Asked, Kernel};
 
 /// Keeps policy in force on one node.
 #[derive(Debug)]
@@ -42,7 +47,12 @@ pub struct Enforcer {
     repair: Option<Event>,
     /// Endpoints whose policy is in the kernel as it should be.
     in_force: BTreeSet<EndpointId>,
-    told: BTreeSet<Condition>,
+    /// Whether that is known of none, so that all are when the kernel takes the next change.
+    unsure: bool,
+    /// What was told of objects.
+    complaints: Complaints,
+    /// Whether the store has said something since then.
+    heard: bool,
     /// Names of the interfaces that are there, until the store is trusted: see [`suspicious`].
     present: Option<BTreeSet<String>>,
     /// Interfaces that would lose their policy, while that is held back.
@@ -52,37 +62,6 @@ pub struct Enforcer {
     /// Endpoints whose connections are to be judged when what has changed is in force.
     concerned: BTreeSet<EndpointId>,
     metrics: Metrics,
-}
-
-/// The compiled table and the kernel's side of it.
-#[derive(Debug)]
-struct Kernel {
-    compiler: Compiler,
-    nft: Nft,
-    /// What is in the kernel; `None` where that has to be read.
-    observed: Option<Observed>,
-}
-
-/// What is asked of the kernel's side beside what should be.
-#[derive(Debug)]
-struct Asked {
-    repair: Option<Event>,
-    /// Names of the interfaces that are there, while the store is not trusted.
-    present: Option<BTreeSet<String>>,
-    /// Whether connections are cut.
-    cuts: bool,
-}
-
-/// What putting in force came to.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// Changes of the kernel, in the language of nft.
-    operations: usize,
-    error: Option<margay_nft::Error>,
-    /// Endpoints on which the change bears, except new ones.
-    concerned: BTreeSet<EndpointId>,
-    /// So many interfaces would have lost their policy that nothing was changed.
-    held: Option<usize>,
 }
 
 impl Enforcer {
@@ -98,11 +77,7 @@ impl Enforcer {
         cut_connections: bool,
         metrics: Metrics,
     ) -> Result<Self, AgentError> {
-        let kernel = Kernel {
-            compiler: Compiler::new(settings.clone()),
-            nft: Nft::open(namespace)?,
-            observed: None,
-        };
+        let kernel = Kernel::open(namespace, settings.clone())?;
         Ok(Self {
             calculator: Calculator::new(node),
             settings,
@@ -111,7 +86,9 @@ impl Enforcer {
             due: true,
             repair: None,
             in_force: BTreeSet::new(),
-            told: BTreeSet::new(),
+            unsure: true,
+            complaints: Complaints::default(),
+            heard: true,
             present: Some(BTreeSet::new()),
             held: 0,
             cutter: cut_connections.then(|| cut::start(namespace.clone(), metrics.clone())),
@@ -144,6 +121,7 @@ impl Enforcer {
             && Calculator::kinds().contains(kind)
         {
             self.calculator.update_bytes(key, value);
+            self.heard = true;
             self.due = true;
         }
     }
@@ -211,9 +189,26 @@ impl Enforcer {
         }
     }
 
+    /// This node's host endpoints, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, &Host)> {
+        let kernel = self.kernel.iter();
+        let hosts = kernel.flat_map(|kernel| &kernel.compiler.desired().hosts);
+        hosts.map(|(name, host)| (name.as_str(), host))
+    }
+
+    /// Whether the kernel has all that the store says.
+    pub fn is_settled(&self) -> bool {
+        !self.unsure && !self.due
+    }
+
+    /// Whose addresses are, as far as the store says.
+    pub fn owners(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Key> {
+        self.calculator.owners(addresses)
+    }
+
     /// What is wrong with the objects that policy is made of.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        self.told.iter().map(words)
+        self.complaints.words()
     }
 
     /// Puts in force what has changed since it was last called.
@@ -226,10 +221,6 @@ impl Enforcer {
         let Some(node) = self.node.clone() else {
             return Ok(None);
         };
-        let broken = AgentError::Ended { part: "policy" };
-        let Some(mut kernel) = self.kernel.take() else {
-            return Err(broken);
-        };
         self.due = false;
         let begun = Instant::now();
         let delta = self.calculator.flush();
@@ -237,113 +228,136 @@ impl Enforcer {
         for id in touched.iter().chain(&delta.removed_workloads) {
             self.in_force.remove(id);
         }
-        let repair = self.repair.take();
+        let own = own_addresses(&node);
         let settings = self.settings.clone();
-        let cuts = self.cutter.is_some();
-        let own: BTreeSet<IpAddr> = match cuts {
-            true => node
-                .interfaces
-                .iter()
-                .flat_map(|(_, own)| own)
-                .copied()
-                .collect(),
-            false => BTreeSet::new(),
+        let asked = Asked {
+            repair: self.repair,
+            present: self.present.clone(),
+            cuts: self.cutter.is_some(),
         };
-        let present = self.present.clone();
-        let work = move || {
-            let asked = Asked {
-                repair,
-                present,
-                cuts,
-            };
-            let outcome = kernel.put(delta, node, settings, asked);
-            (kernel, outcome)
-        };
-        let Ok((kernel, outcome)) = spawn_blocking(work).await else {
-            return Err(broken);
-        };
-        let took = begun.elapsed();
+        let work = move |kernel: &mut Kernel| kernel.put(delta, node, settings, asked);
+        let outcome = self.ask(work).await?;
         self.concerned.extend(outcome.concerned);
         if let Some(unknown) = outcome.held {
             self.hold(unknown);
-            self.kernel = Some(kernel);
-            self.repair = repair;
             return Ok(None);
         }
-        let metrics = &self.metrics;
-        metrics.policy_time.observe(took.as_secs_f64());
-        match repair {
-            Some(event) => {
-                metrics.policy_repairs.inc();
-                warn!(
-                    table = self.settings.table,
-                    ?took,
-                    "somebody else {} our table of nftables; it is as it should be again",
-                    if event == Event::Deleted {
-                        "deleted"
-                    } else {
-                        "changed"
-                    },
-                );
-            }
-            None => debug!(
-                ?took,
-                operations = outcome.operations,
-                "policy is put in force"
-            ),
-        }
-        let desired = kernel.compiler.desired();
+        self.note(begun.elapsed(), outcome.operations);
         let failed = outcome.error.map(|error| error.to_string());
         match &failed {
-            None => {
-                if std::mem::take(&mut self.held) > 0 {
-                    info!("policy follows the datastore again");
-                }
-                metrics.policy_held.set(0);
-                self.present = None;
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                metrics
-                    .policy_applied
-                    .set(now.unwrap_or_default().as_secs_f64());
-                if let Some(cutter) = &self.cutter
-                    && !self.concerned.is_empty()
-                {
-                    let excerpt = desired.excerpt(&std::mem::take(&mut self.concerned));
-                    // It ends with this alone.
-                    let _ = cutter.send(cut::Job { excerpt, own });
-                }
-                let all = self.in_force.is_empty();
-                if all {
-                    self.in_force = desired.workloads.keys().cloned().collect();
-                } else {
-                    let there = touched.into_iter();
-                    self.in_force
-                        .extend(there.filter(|id| desired.workloads.contains_key(id)));
-                }
-            }
-            Some(reason) => {
-                metrics.policy_failures.inc();
-                warn!(
-                    error = reason,
-                    "the kernel refuses the policy; what was in force stays"
-                );
-                self.due = true;
-                // Which of the endpoints before them are as they should be is known only when all are.
-                if kernel.observed.is_none() {
-                    self.in_force.clear();
-                }
-            }
+            None => self.succeeded(touched, own),
+            Some(reason) => self.failed(reason),
         }
-        metrics.policy_endpoints.set(figure(self.in_force.len()));
-        metrics.policies.set(figure(desired.policies.len()));
-        metrics.policy_sets.set(figure(desired.sets.len()));
-        let chains = kernel.compiler.table().chains().values();
-        metrics
-            .policy_rules
-            .set(figure(chains.map(|chain| chain.rules.len()).sum()));
-        self.kernel = Some(kernel);
-        self.tell();
+        self.show();
         Ok(failed)
+    }
+
+    /// The rules of other programs that see what workloads send.
+    ///
+    /// # Errors
+    /// [`AgentError::Ended`], as [`Enforcer::apply`]; the inner one where the kernel refuses.
+    pub async fn foreign_chains(
+        &mut self,
+    ) -> Result<margay_nft::Result<Vec<ForeignChain>>, AgentError> {
+        self.ask(|kernel| kernel.nft.chains()).await
+    }
+
+    /// Has the kernel's side do something, on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Kernel) -> T + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let broken = AgentError::Ended { part: "policy" };
+        let Some(mut kernel) = self.kernel.take() else {
+            return Err(broken);
+        };
+        let work = move || {
+            let result = work(&mut kernel);
+            (kernel, result)
+        };
+        let Ok((kernel, result)) = spawn_blocking(work).await else {
+            return Err(broken);
+        };
+        self.kernel = Some(kernel);
+        Ok(result)
+    }
+
+    /// Logs and counts that the kernel was asked for changes.
+    fn note(&mut self, took: Duration, operations: usize) {
+        self.metrics.policy_time.observe(took.as_secs_f64());
+        let Some(event) = self.repair.take() else {
+            debug!(?took, operations, "policy is put in force");
+            return;
+        };
+        self.metrics.policy_repairs.inc();
+        let done = match event {
+            Event::Deleted => "deleted",
+            Event::Changed | Event::Resync => "changed",
+        };
+        warn!(
+            table = self.settings.table,
+            ?took,
+            "somebody else {done} our table of nftables; it is as it should be again",
+        );
+    }
+
+    /// All that should be is in the kernel.
+    fn succeeded(&mut self, touched: Vec<EndpointId>, own: BTreeSet<IpAddr>) {
+        if std::mem::take(&mut self.held) > 0 {
+            info!("policy follows the datastore again");
+        }
+        self.metrics.policy_held.set(0);
+        self.present = None;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let applied = &self.metrics.policy_applied;
+        applied.set(now.unwrap_or_default().as_secs_f64());
+        let Some(kernel) = &self.kernel else {
+            return;
+        };
+        let desired = kernel.compiler.desired();
+        if let Some(cutter) = &self.cutter
+            && !self.concerned.is_empty()
+        {
+            let excerpt = desired.excerpt(&std::mem::take(&mut self.concerned));
+            // It ends with this alone.
+            let _ = cutter.send(cut::Job { excerpt, own });
+        }
+        if std::mem::take(&mut self.unsure) {
+            self.in_force = desired.workloads.keys().cloned().collect();
+        } else {
+            let there = touched.into_iter();
+            self.in_force
+                .extend(there.filter(|id| desired.workloads.contains_key(id)));
+        }
+    }
+
+    /// The kernel has refused something, and what was in force stays.
+    fn failed(&mut self, reason: &str) {
+        self.metrics.policy_failures.inc();
+        warn!(
+            error = reason,
+            "the kernel refuses the policy; what was in force stays"
+        );
+        self.due = true;
+        // Which endpoints are as they should be is known only when all are.
+        self.in_force.clear();
+        self.unsure = true;
+    }
+
+    /// Shows in figures what is in force, and tells what is wrong with objects.
+    fn show(&mut self) {
+        let metrics = &self.metrics;
+        metrics.policy_endpoints.set(figure(self.in_force.len()));
+        if let Some(kernel) = &self.kernel {
+            let desired = kernel.compiler.desired();
+            metrics.policies.set(figure(desired.policies.len()));
+            metrics.policy_sets.set(figure(desired.sets.len()));
+            metrics.policy_rules.set(figure(kernel.rules));
+        }
+        if std::mem::take(&mut self.heard) {
+            let count = self.complaints.tell(&self.calculator);
+            metrics.policy_problems.set(figure(count));
+        }
     }
 
     /// What would be changed in the kernel, as a transaction in the language of nft.
@@ -382,110 +396,10 @@ impl Enforcer {
         self.held = unknown;
         self.metrics.policy_held.set(1);
     }
-
-    /// Logs what is wrong with objects, each once while it lasts.
-    fn tell(&mut self) {
-        let conditions: BTreeSet<Condition> = self.calculator.conditions().into_iter().collect();
-        for condition in conditions.difference(&self.told) {
-            warn!("{}", words(condition));
-        }
-        for condition in self.told.difference(&conditions) {
-            info!(key = %condition.key, "is well again");
-        }
-        self.metrics.policy_problems.set(figure(conditions.len()));
-        self.told = conditions;
-    }
 }
 
-impl Kernel {
-    /// Brings table and kernel up to date.
-    fn put(
-        &mut self,
-        delta: margay_policy::Delta,
-        node: Node,
-        settings: Settings,
-        asked: Asked,
-    ) -> Outcome {
-        let repair = asked.repair;
-        let mut outcome = Outcome::default();
-        let noted = asked.cuts.then(|| {
-            let there = self.compiler.desired().workloads.keys();
-            (there.cloned().collect::<BTreeSet<_>>(), delta.clone())
-        });
-        self.compiler.update(delta);
-        if let Some((there, delta)) = noted {
-            let desired = self.compiler.desired();
-            outcome.concerned = desired.concerned(&delta, |id| there.contains(id));
-        }
-        self.compiler.set_node(node);
-        let mut changes = self.compiler.take_changes();
-        let mut whole = false;
-        if self.compiler.settings() != &settings {
-            let fresh = Compiler::new(settings.clone());
-            let old = std::mem::replace(&mut self.compiler, fresh);
-            self.compiler = old.with_settings(settings);
-            changes = self.compiler.take_changes();
-            whole = true;
-        }
-        if let Some(present) = asked.present {
-            match self.nft.observe(self.compiler.table().name()) {
-                Ok(observed) => outcome.held = suspicious(&observed, &self.compiler, &present),
-                Err(error) => outcome.error = Some(error),
-            }
-            if outcome.held.is_some() || outcome.error.is_some() {
-                self.observed = None;
-                return outcome;
-            }
-        }
-        let table = self.compiler.table();
-        let prefixes = &self.compiler.settings().workload_prefixes;
-        let result = match (repair, self.observed.take()) {
-            (Some(Event::Deleted), _) => self.nft.restore(table, prefixes),
-            (Some(_), _) | (None, None) => self.nft.synchronise(table),
-            (None, Some(mut observed)) => {
-                let batch = if whole {
-                    plan(table, &observed)
-                } else {
-                    plan_changes(table, &observed, &changes)
-                };
-                outcome.operations = batch.operations.len();
-                match self.nft.apply(&batch) {
-                    Ok(()) => {
-                        observed.apply(&batch);
-                        Ok(observed)
-                    }
-                    Err(error) => {
-                        debug!(%error, "the kernel refused a difference; comparing everything");
-                        self.nft.synchronise(table)
-                    }
-                }
-            }
-        };
-        match result {
-            Ok(observed) => self.observed = Some(observed),
-            Err(error) => outcome.error = Some(error),
-        }
-        outcome
-    }
+/// The node's own addresses.
+fn own_addresses(node: &Node) -> BTreeSet<IpAddr> {
+    let interfaces = node.interfaces.iter();
+    interfaces.flat_map(|(_, own)| own).copied().collect()
 }
-
-/// How many of the interfaces that are there would lose the policy that an earlier run has given them, where that is
-/// most of them: it points to a datastore that was emptied or is another one.
-fn suspicious(
-    observed: &Observed,
-    compiler: &Compiler,
-    present: &BTreeSet<String>,
-) -> Option<usize> {
-    let table = observed.table.as_ref()?;
-    let enforced = present.iter().filter(|name| is_enforced(table, name));
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        enforced.partition(|name| compiler.knows_interface(name));
-    (unknown.len() >= SUSPICIOUS && unknown.len() > known.len()).then_some(unknown.len())
-}
-
-fn words(condition: &Condition) -> String {
-    format!("{}: {}", condition.key, condition.problem)
-}
-
-/// So few may well have vanished from the datastore while the agent was away.
-const SUSPICIOUS: usize = 5;

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub resync_state: Gauge,
     /// How long a comparison and its changes took.
     pub apply_time: Histogram,
+    /// Calculations of what BGP is to do.
+    pub bgp_calculations: Counter,
     /// Steps applied, by kind.
     pub steps: Family<StepKind, Counter>,
     /// Steps that the kernel refused, and comparisons that broke off.
@@ -109,6 +111,14 @@ pub struct Metrics {
     pub policy_applied: Gauge<f64, AtomicU64>,
     /// Whether it is held back because the store does not know most of what has policy.
     pub policy_held: Gauge,
+    /// Packets that policy has logged and a line tells of, by verdict and reason.
+    pub logged_packets: Family<[(&'static str, String); 2], Counter>,
+    /// Packets that policy has logged and no line tells of.
+    pub lost_packets: Counter,
+    /// Statuses of endpoints written to the store or removed.
+    pub standing_writes: Counter,
+    /// Attempts at them, or at the agent's own, that failed.
+    pub standing_failures: Counter,
     /// Connections cut because policy no longer allows them.
     pub cut_connections: Counter,
     /// Attempts at that that failed.
@@ -156,6 +166,12 @@ impl Metrics {
                 "felix_resync_state",
                 "Datastore: 1 waiting for it, 2 listing, 3 in sync",
                 Gauge::default(),
+            ),
+            bgp_calculations: put(
+                r,
+                "margay_bgp_calculations",
+                "Times that sessions, policies and own routes of BGP were worked out, which is done when something that they depend on changed",
+                Counter::default(),
             ),
             apply_time: put(
                 r,
@@ -414,6 +430,30 @@ impl Metrics {
                 "margay_policy_held",
                 "1 while policy stays as it was because the datastore does not know most interfaces that have it",
                 Gauge::default(),
+            ),
+            logged_packets: put(
+                r,
+                "margay_logged_packets",
+                "Packets that policy has logged and lines tell of, by verdict and reason",
+                Family::default(),
+            ),
+            lost_packets: put(
+                r,
+                "margay_lost_log_packets",
+                "Packets that policy has logged and no line tells of, because they were too many",
+                Counter::default(),
+            ),
+            standing_writes: put(
+                r,
+                "margay_endpoint_status_writes",
+                "Statuses of endpoints that were written to the datastore or removed",
+                Counter::default(),
+            ),
+            standing_failures: put(
+                r,
+                "margay_endpoint_status_failures",
+                "Attempts at writing the status of endpoints or of the agent to the datastore that failed",
+                Counter::default(),
             ),
             cut_connections: put(
                 r,

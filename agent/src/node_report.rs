@@ -194,7 +194,7 @@ fn peer(peer: &PeerView) -> PeerStatus {
         peer_ip: peer.address.to_string(),
         kind: match peer.kind {
             Some(PeerType::Mesh) => PeerKind::NodeMesh,
-            Some(PeerType::Node) => PeerKind::NodePeer,
+            Some(PeerType::Node | PeerType::Workload) => PeerKind::NodePeer,
             Some(PeerType::Global) | None => PeerKind::GlobalPeer,
         },
         state: match peer.state {

@@ -1,9 +1,10 @@
 //! Between the planner and the kernel: what of a plan is withheld, and its words for the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use margay_model::Cidr;
 use margay_netlink::Interfaces;
 use margay_route::{
     DeviceStep, FdbEntry, GATEWAY_V4, Neighbour, NeighbourKind, Observed, Ownership, PROTOCOL,
@@ -53,6 +54,37 @@ pub fn local(interfaces: &Interfaces, observed: &Observed, ownership: &Ownership
     local.gateway_routed =
         used.is_some_and(|route| matches!(route.kind, RouteKind::Unicast { .. }));
     local
+}
+
+/// What is to be done about the addresses that the node presents to workloads: `wanted` by interface, `former`
+/// all that were presented since the start. Other addresses are not touched.
+pub fn present(
+    wanted: &BTreeMap<String, BTreeSet<IpAddr>>,
+    former: &BTreeSet<IpAddr>,
+    interfaces: &Interfaces,
+    is_workload: impl Fn(&str) -> bool,
+) -> Vec<DeviceStep> {
+    let nothing = BTreeSet::new();
+    let mut steps = Vec::new();
+    for link in interfaces.iter() {
+        let wanted = wanted.get(&link.name).unwrap_or(&nothing);
+        let single = |address: IpAddr| Cidr::host(address).network();
+        let there = |address: IpAddr| link.addresses.contains(&single(address));
+        let add = wanted.iter().filter(|address| !there(**address));
+        steps.extend(add.map(|address| DeviceStep::AddAddress {
+            name: link.name.clone(),
+            address: single(*address),
+        }));
+        // A tunnel's device or an uplink may bear such an address by another's will.
+        let ours = is_workload(&link.name);
+        let gone = former.iter().filter(|address| ours && there(**address));
+        let gone = gone.filter(|address| !wanted.contains(address));
+        steps.extend(gone.map(|address| DeviceStep::RemoveAddress {
+            name: link.name.clone(),
+            address: single(*address),
+        }));
+    }
+    steps
 }
 
 /// Whether a route is as BGP brings them.
@@ -349,6 +381,47 @@ mod tests {
         let blackhole = Route::blackhole(net("169.254.0.0/16"), 4);
         assert!(!seen(&[default, blackhole]).gateway_routed);
         assert!(!seen(&[margay_route::gateway_answer(PROTOCOL)]).gateway_routed);
+    }
+
+    #[test]
+    fn addresses_are_presented_to_workloads_and_taken_again() {
+        let interfaces: Interfaces = [
+            link(2, "eth0", true, &["10.0.0.1/24", "169.254.0.178/32"]),
+            link(4, "cali1", true, &["fe80::ecee:eeff:feee:eeee/64"]),
+            link(5, "cali2", true, &["169.254.0.179/32"]),
+            link(
+                6,
+                "cali3",
+                true,
+                &["169.254.0.178/32", "169.254.0.179/32", "169.254.0.1/32"],
+            ),
+        ]
+        .into_iter()
+        .collect();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (now, six) = (address("169.254.0.179"), address("fe80::179"));
+        let former = BTreeSet::from([now, six, address("169.254.0.178")]);
+        let wanted = ["cali1", "cali2"].map(|name| (name.to_owned(), BTreeSet::from([now, six])));
+        let wanted = BTreeMap::from(wanted);
+        let words = |wanted, former| {
+            let steps = present(wanted, former, &interfaces, |name| name.starts_with("cali"));
+            steps
+                .iter()
+                .map(|step| DeviceWords(step).to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words(&wanted, &former),
+            [
+                "give cali1 address 169.254.0.179/32",
+                "give cali1 address fe80::179/128",
+                "give cali2 address fe80::179/128",
+                "take address 169.254.0.178/32 from cali3",
+                "take address 169.254.0.179/32 from cali3",
+            ]
+        );
+        // What was never presented is nobody's to take.
+        assert_eq!(words(&BTreeMap::new(), &BTreeSet::new()), [""; 0]);
     }
 
     fn kernel(count: u8) -> Observed {

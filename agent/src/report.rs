@@ -1,10 +1,11 @@
 //! What the agent tells of itself on its socket, as `margayctl node status` reads it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use margay_model::Cidr;
+use margay_model::status::EndpointState;
+use margay_model::{Cidr, Key};
 use margay_route::{PROTOCOL_BOOT, PROTOCOL_KERNEL, Route, RouteKey, RouteKind};
 use serde::Serialize;
 
@@ -47,6 +48,8 @@ pub struct Status {
     pub other_rules: Vec<String>,
     /// Why the policy in force is not that of the datastore, if it is not.
     pub policy_refused: Option<String>,
+    /// Why policy does not follow the datastore for now, where that is held back.
+    pub policy_held: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }
@@ -93,7 +96,7 @@ pub struct EndpointStatus {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// `up`, `down` or `error`.
-    pub state: &'static str,
+    pub state: String,
     /// Why it is not up.
     pub reason: Option<String>,
 }
@@ -108,8 +111,15 @@ pub struct BadObject {
 }
 
 impl Status {
-    /// Takes over what store and calculation say; `missing` are the routes that are not in the kernel.
-    pub fn describe(&mut self, state: &State, picture: &Picture, missing: &BTreeSet<RouteKey>) {
+    /// Takes over what store and calculation say; `missing` are the routes that are not in the kernel, `stands` how
+    /// endpoints stand.
+    pub fn describe(
+        &mut self,
+        state: &State,
+        picture: &Picture,
+        missing: &BTreeSet<RouteKey>,
+        stands: &Stands,
+    ) {
         state.node().clone_into(&mut self.node);
         let node = state.node();
         let concerns = |block: &&Block| {
@@ -155,7 +165,10 @@ impl Status {
             .endpoints()
             .iter()
             .map(|(key, endpoint)| {
-                let (state, reason) = verdict(picture.endpoints.get(key), missing);
+                let (state, reason) = match stands.get(key) {
+                    Some((state, reason)) => (state.as_str().to_owned(), reason.clone()),
+                    None => (EndpointState::Down.as_str().to_owned(), None),
+                };
                 EndpointStatus {
                     name: endpoint.to_string(),
                     interface: endpoint.interface.clone(),
@@ -177,20 +190,50 @@ impl Status {
     }
 }
 
-fn verdict(
-    placed: Option<&Placed>,
+/// How this node's endpoints stand, and why those that are not up are not.
+pub type Stands = BTreeMap<Key, (EndpointState, Option<String>)>;
+
+/// How endpoints stand: `missing` are the routes that are not in the kernel, `in_force` says of which policy is, and
+/// `refused` why the kernel has not taken it.
+pub fn stands(
+    state: &State,
+    picture: &Picture,
     missing: &BTreeSet<RouteKey>,
-) -> (&'static str, Option<String>) {
+    in_force: impl Fn(&Key) -> bool,
+    refused: Option<&str>,
+) -> Stands {
+    let keys = state.endpoints().keys();
+    keys.map(|key| {
+        let stand = match stand(picture.endpoints.get(key), missing) {
+            (EndpointState::Up, _) if !in_force(key) => match refused {
+                Some(reason) => {
+                    let reason = format!("its policy cannot be put in force: {reason}");
+                    (EndpointState::Error, Some(reason))
+                }
+                None => {
+                    let reason = "waiting for its policy to be in force".to_owned();
+                    (EndpointState::Down, Some(reason))
+                }
+            },
+            stand => stand,
+        };
+        (key.clone(), stand)
+    })
+    .collect()
+}
+
+fn stand(placed: Option<&Placed>, missing: &BTreeSet<RouteKey>) -> (EndpointState, Option<String>) {
+    use EndpointState::{Down, Error, Up};
     let Some(placed) = placed else {
-        return ("down", Some("it is new".to_owned()));
+        return (Down, Some("it is new".to_owned()));
     };
     match &placed.hindrance {
-        Some(hindrance) if hindrance.is_error() => ("error", Some(hindrance.to_string())),
-        Some(hindrance) => ("down", Some(hindrance.to_string())),
+        Some(hindrance) if hindrance.is_error() => (Error, Some(hindrance.to_string())),
+        Some(hindrance) => (Down, Some(hindrance.to_string())),
         None if placed.routes.iter().any(|route| missing.contains(route)) => {
-            ("error", Some("its route is not in the kernel".to_owned()))
+            (Error, Some("its route is not in the kernel".to_owned()))
         }
-        None => ("up", None),
+        None => (Up, None),
     }
 }
 
@@ -207,7 +250,7 @@ fn protocol(number: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use margay_model::{Key, Kind};
+    use margay_model::Kind;
     use margay_store::{Entry, Revision};
     use serde_json::{Value, json};
 
@@ -275,7 +318,26 @@ mod tests {
             .map(Route::key)
             .collect();
         let mut status = Status::default();
-        status.describe(&state, &picture, &missing);
+        let told = |forced: bool, refused: Option<&str>| {
+            let stands = stands(&state, &picture, &missing, |_| forced, refused);
+            let states = stands.into_values();
+            states
+                .map(|(state, reason)| (state.as_str().to_owned(), reason))
+                .collect::<Vec<_>>()
+        };
+        // Without its policy none is up, and those that are not up for another reason stay as they are.
+        let (with, without) = (told(true, None), told(false, None));
+        assert_eq!(
+            without[0],
+            (
+                "down".to_owned(),
+                Some("waiting for its policy to be in force".to_owned())
+            )
+        );
+        assert_eq!(with[1..], without[1..]);
+        assert_eq!(told(false, Some("no"))[0].0, "error");
+        let stands = stands(&state, &picture, &missing, |_| true, None);
+        status.describe(&state, &picture, &missing, &stands);
         let told = json!(status);
         assert_eq!(
             told["blocks"],
@@ -287,7 +349,7 @@ mod tests {
         let states: Vec<&str> = status
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.state)
+            .map(|endpoint| endpoint.state.as_str())
             .collect();
         assert_eq!(states, ["up", "error", "down", "error"]);
         assert_eq!(

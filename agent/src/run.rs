@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::apply::{Engine, Parts};
+use crate::apply::{Engine, Parts, shaping};
+use crate::bgp::secrets::Secrets;
 use crate::bgp::view::BgpStatus;
 use crate::calculate::{Learned, calculate};
 use crate::cleanup::{Sighting, Sweep};
@@ -30,13 +31,16 @@ use crate::gone::Reclaim;
 use crate::identity::{self, Holder};
 use crate::lease::{Hold, Pulse, RENEWAL};
 use crate::metrics::{BgpMetrics, Metrics};
+use crate::packet_log::Scribe;
 use crate::plan::{self, Words};
 use crate::register::join;
 use crate::releases::Drain;
 use crate::report::Status;
 use crate::state::State;
 use crate::tunnel_address::{Keeper, Wish};
-use crate::{abandoned, bgp, datastore, files, gone, install, node_report, releases, sync};
+use crate::{
+    abandoned, bgp, datastore, files, gone, install, node_report, releases, standing, sync,
+};
 
 /// Runs until a signal says stop. The kernel keeps everything; the node's name is given back.
 ///
@@ -201,10 +205,34 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
             Ok("answers in BIRD's form")
         });
     }
+    let netlink = Netlink::current()?;
+    let (ask_names, whose) = mpsc::channel(1);
+    let scribe = Scribe {
+        namespace: netlink.namespace().clone(),
+        ask: ask_names,
+        metrics: metrics.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        scribe.run(stopped).await;
+        Ok("log of packets")
+    });
+    let (standing, told) = watch::channel(None);
+    let reporter = standing::Reporter {
+        store: store.clone(),
+        node: node.clone(),
+        standing: told,
+        metrics: metrics.clone(),
+    };
+    let stopped = signals.stop.clone();
+    tasks.spawn(async move {
+        reporter.run(stopped).await;
+        Ok("status in the datastore")
+    });
     let engine = Engine::new(Parts {
         config,
         node,
-        netlink: Netlink::current()?,
+        netlink,
         log,
         metrics: metrics.clone(),
         kernel,
@@ -216,6 +244,8 @@ pub async fn run(config: Config, log: Log) -> Result<(), AgentError> {
         orders,
         obeyed: seen_obeyed,
         news: heard,
+        standing,
+        whose,
     })?;
     let (accept, stopped) = (signals.accept.clone(), signals.stop.clone());
     tasks.spawn(async move {
@@ -299,10 +329,11 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
         ..Ownership::default()
     };
     let local = plan::local(&interfaces, &observed, &ownership);
-    let peering = bgp::desired(&state, &config.bgp_secrets);
+    let peering = bgp::desired(&state, &mut Secrets::new(&config.bgp_secrets));
     let learned = Learned {
         priorities: peering.priorities,
         gateways: peering.gateways,
+        workloads: peering.workloads,
         elsewhere: config.bgp_backend.kernel_protocol(),
         ..Learned::default()
     };
@@ -329,6 +360,9 @@ pub async fn dry_run(config: &Config) -> Result<String, AgentError> {
     }
     for step in plan_vxlan(&picture.devices, &tunnel::observe(&interfaces)) {
         text.push_str(&format!("{}\n", plan::DeviceWords(&step)));
+    }
+    for step in shaping::steps(&netlink, &state, &interfaces).await? {
+        text.push_str(&format!("{step}\n"));
     }
     text.push_str(&of_nodes);
     for step in &planned.steps {

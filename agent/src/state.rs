@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
+use margay_endpoint::shaping::Bandwidth;
 use margay_model::names::EndpointName;
 use margay_model::resource::pool::EncapMode;
 use margay_model::scalar::AsNumber;
@@ -45,6 +46,8 @@ pub struct State {
     bad: BTreeMap<Key, String>,
     /// Addresses that endpoints of this node had.
     vacated: BTreeSet<IpAddr>,
+    /// Grows with every change of what decides on BGP.
+    bgp_generation: u64,
 }
 
 /// A node's addresses, with the prefix lengths of their networks.
@@ -118,6 +121,10 @@ pub struct Endpoint {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Limits of its bandwidth.
+    pub bandwidth: Bandwidth,
 }
 
 /// Whose an endpoint of this node is, as its record says.
@@ -159,6 +166,7 @@ impl State {
             bgp: Bgp::default(),
             bad: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            bgp_generation: 0,
         }
     }
 
@@ -215,6 +223,7 @@ impl State {
     /// Takes in that an object is gone.
     pub fn delete(&mut self, key: &Key) -> Touched {
         let was_bad = self.bad.remove(key).is_some();
+        let felix = self.felix.len();
         let touched = match key {
             Key::Block(cidr) if self.blocks.remove(cidr).is_some() => Touched::Cluster,
             Key::Resource { kind, name, .. } => match kind {
@@ -238,6 +247,8 @@ impl State {
             },
             _ => Touched::Nothing,
         };
+        let of_bgp = touched != Touched::Nothing && self.felix.len() == felix;
+        self.bgp_generation += u64::from(of_bgp);
         if was_bad {
             touched.max(Touched::Cluster)
         } else {
@@ -249,27 +260,24 @@ impl State {
         match &entry.key {
             Key::Block(cidr) => {
                 let block = read::block(*cidr, &entry.value)?;
+                let before = self.blocks.get(cidr).map(Block::users);
+                let same = before == Some(block.users());
+                self.bgp_generation += u64::from(!same);
                 Ok(replace(&mut self.blocks, *cidr, block, Touched::Cluster))
             }
             Key::Resource { kind, name, .. } => match kind {
                 Kind::WorkloadEndpoint => self.put_endpoint(entry, name),
                 Kind::Node => {
                     let node = read::node(&entry.value)?;
-                    Ok(replace(
-                        &mut self.nodes,
-                        name.clone(),
-                        node,
-                        Touched::Cluster,
-                    ))
+                    let nodes = &mut self.nodes;
+                    let touched = replace(nodes, name.clone(), node, Touched::Cluster);
+                    Ok(self.of_bgp(touched))
                 }
                 Kind::IPPool => {
                     let pool = read::pool(&entry.value)?;
-                    Ok(replace(
-                        &mut self.pools,
-                        name.clone(),
-                        pool,
-                        Touched::Cluster,
-                    ))
+                    let pools = &mut self.pools;
+                    let touched = replace(pools, name.clone(), pool, Touched::Cluster);
+                    Ok(self.of_bgp(touched))
                 }
                 Kind::FelixConfiguration if self.heeds(name) => {
                     let (tunables, wrong) = felix::read(&entry.value)?;
@@ -283,7 +291,7 @@ impl State {
                     }
                 }
                 kind => match self.bgp.put(*kind, name, &entry.value)? {
-                    true => Ok(Touched::Cluster),
+                    true => Ok(self.of_bgp(Touched::Cluster)),
                     false => Ok(Touched::Nothing),
                 },
             },
@@ -307,7 +315,14 @@ impl State {
         if let Some(attachment) = attachment {
             self.attachments.insert(entry.key.clone(), attachment);
         }
-        if let Some(before) = self.endpoints.get(&entry.key) {
+        let before = self.endpoints.get(&entry.key);
+        let same = before.is_some_and(|before| {
+            before.addresses == endpoint.addresses
+                && before.labels == endpoint.labels
+                && before.interface == endpoint.interface
+        });
+        self.bgp_generation += u64::from(!same);
+        if let Some(before) = before {
             self.vacated
                 .extend(before.addresses.difference(&endpoint.addresses));
         }
@@ -317,6 +332,11 @@ impl State {
             endpoint,
             Touched::Endpoint,
         ))
+    }
+
+    fn of_bgp(&mut self, touched: Touched) -> Touched {
+        self.bgp_generation += u64::from(touched != Touched::Nothing);
+        touched
     }
 
     /// Whether a FelixConfiguration of this name is for this node.
@@ -368,6 +388,11 @@ impl State {
         self.cluster_endpoints.len()
     }
 
+    /// A number that is another after every change of what decides on BGP, and the same while there is none.
+    pub fn bgp_generation(&self) -> u64 {
+        self.bgp_generation
+    }
+
     /// What is said of BGP.
     pub fn bgp(&self) -> &Bgp {
         &self.bgp
@@ -410,6 +435,13 @@ impl NodeAddresses {
             Family::V4 => self.tunnel_v4,
             Family::V6 => self.tunnel_v6,
         }
+    }
+}
+
+impl Block {
+    /// Whose it is, and who else uses addresses of it.
+    fn users(&self) -> (Option<&String>, &BTreeMap<IpAddr, String>) {
+        (self.node.as_ref(), &self.borrowed)
     }
 }
 

@@ -208,6 +208,8 @@ mod tests {
             interface: "cali1".to_owned(),
             mac: Some("02:00:00:00:00:01".parse().unwrap()),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            labels: BTreeMap::new(),
+            bandwidth: Default::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wait4::Wait4 as _;
 
 /// A plugin with its configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Contender {
     /// What the tables call it.
     pub(crate) name: &'static str,
@@ -33,6 +33,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     /// The path of its namespace.
     pub(crate) netns: String,
+    /// The interface in it.
+    pub(crate) interface: String,
     /// Tells it from others that are attached at the same time, from 0.
     pub(crate) number: usize,
 }
@@ -79,7 +81,7 @@ impl Contender {
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &container.id)
             .env("CNI_NETNS", &container.netns)
-            .env("CNI_IFNAME", "eth0")
+            .env("CNI_IFNAME", &container.interface)
             .env("CNI_PATH", &self.path)
             .env("MARGAY_BENCH_ADDRESS", format!("10.98.{high}.{low}"))
             .stdin(Stdio::piped())
@@ -153,16 +155,31 @@ impl Contender {
         })
     }
 
+    /// The call by which a runtime that has no containers any more has everything removed.
+    pub(crate) fn collect(&self) -> Result<Sample> {
+        let mut conf = self.conf.clone();
+        conf["cniVersion"] = json!("1.1.0");
+        conf["cni.dev/valid-attachments"] = json!([]);
+        let collector = Self {
+            conf,
+            ..self.clone()
+        };
+        let nobody = Container {
+            id: "none".to_owned(),
+            netns: String::new(),
+            interface: "none".to_owned(),
+            number: 0,
+        };
+        Ok(collector.call("GC", &nobody, None)?.0)
+    }
+
     /// The same contender on another node.
     pub(crate) fn on_node(&self, node: &str) -> Self {
         let mut conf = self.conf.clone();
         conf["nodename"] = json!(node);
         Self {
-            name: self.name,
-            program: self.program.clone(),
-            path: self.path.clone(),
             conf,
-            is_plugin: self.is_plugin,
+            ..self.clone()
         }
     }
 }

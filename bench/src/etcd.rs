@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// A server; it ends with this value, and with the thread that started it.
 #[derive(Debug)]
-pub(crate) struct Etcd {
+pub struct Etcd {
     process: Child,
     endpoint: String,
     certificates: Option<PathBuf>,
@@ -23,19 +23,19 @@ pub(crate) struct Etcd {
 
 /// What a server has been asked, and how much it took and gave.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     /// Requests of clients.
-    pub(crate) requests: f64,
+    pub requests: f64,
     /// Bytes from clients, without the connection's own.
-    pub(crate) received: f64,
+    pub received: f64,
     /// Bytes to clients.
-    pub(crate) sent: f64,
+    pub sent: f64,
 }
 
 impl Etcd {
     /// Starts a server on the loopback; `number` sets its ports. With a folder of certificates it
     /// speaks TLS only, and demands one of its clients.
-    pub(crate) fn start(data: &Path, number: u16, certificates: Option<PathBuf>) -> Result<Self> {
+    pub fn start(data: &Path, number: u16, certificates: Option<PathBuf>) -> Result<Self> {
         let port = FIRST_PORT + number * 10;
         let scheme = if certificates.is_some() {
             "https"
@@ -91,7 +91,7 @@ impl Etcd {
     }
 
     /// The keys of a CNI configuration that lead here.
-    pub(crate) fn keys(&self) -> Value {
+    pub fn keys(&self) -> Value {
         let mut keys = json!({"datastore_type": "etcdv3", "etcd_endpoints": self.endpoint});
         if let Some(folder) = &self.certificates {
             keys["etcd_ca_cert_file"] = json!(folder.join("ca.pem"));
@@ -101,8 +101,13 @@ impl Etcd {
         keys
     }
 
+    /// Where clients reach it.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// What it has counted since its start.
-    pub(crate) fn traffic(&self) -> Result<Traffic> {
+    pub fn traffic(&self) -> Result<Traffic> {
         let page = self.page("/metrics")?;
         Ok(Traffic {
             requests: sum(&page, "grpc_server_started_total{"),

@@ -10,23 +10,22 @@
 )]
 
 mod call;
-mod etcd;
 mod report;
-mod sandbox;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use margay_bench::etcd::{Etcd, Traffic};
+use margay_bench::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use crate::call::{Container, Contender, Sample};
-use crate::etcd::{Etcd, Traffic};
 use crate::report::{Summary, quantile, spread, table};
-use crate::sandbox::Sandbox;
 
 /// Measures ADD, CHECK and DEL of margay beside ptp with host-local, and beside a program that does
 /// the least any plugin must do.
@@ -89,6 +88,7 @@ fn main() -> Result<()> {
         at_once(&mut text, &field, &options, &netns[..count], &mut ids)?;
         say(&mut text)?;
     }
+    collected(&mut text, &field, &netns, &mut ids)?;
     writeln!(text, "Load of the machine after: {}", load()?)?;
     say(&mut text)
 }
@@ -267,6 +267,35 @@ fn at_once(
     Ok(())
 }
 
+/// What GC costs that removes all that a node has: `STALE_EACH` attachments of each container.
+fn collected(text: &mut String, field: &Field, netns: &[String], ids: &mut Ids) -> Result<()> {
+    let collectors = || field.contenders.iter().skip(FLOOR + 1);
+    for contender in collectors() {
+        for interface in 0..STALE_EACH {
+            let attachment = |(number, netns): (usize, &String)| Container {
+                interface: format!("eth{interface}"),
+                ..ids.next(netns, number)
+            };
+            let attachments: Vec<_> = netns.iter().enumerate().map(attachment).collect();
+            contender.burst("ADD", &attachments, &[])?;
+        }
+        // Whose turn it is has the namespaces' interfaces to itself.
+        std::thread::sleep(NO_NEWCOMERS);
+        let sample = contender.collect()?;
+        writeln!(
+            text,
+            "GC of {} attachments, {}: {} ms, {} ms of CPU.",
+            netns.len() * STALE_EACH,
+            contender.name,
+            number(sample.wall),
+            number(sample.cpu),
+        )?;
+        say(text)?;
+    }
+    writeln!(text)?;
+    Ok(())
+}
+
 /// Starts the stores, fills them, and names who takes part.
 fn field(options: &Options, programs: &Path, sandbox: &Sandbox) -> Result<Field> {
     let plugins = options.plugins.clone().unwrap_or_else(|| programs.into());
@@ -414,6 +443,7 @@ impl Ids {
         Container {
             id: format!("{:011x}{:053x}", self.0, self.0),
             netns: netns.to_owned(),
+            interface: "eth0".to_owned(),
             number,
         }
     }
@@ -430,6 +460,10 @@ const WARM_UP: usize = 3;
 /// Calls over which traffic is averaged.
 const COUNTED: u32 = 5;
 const MANY: usize = 10_000;
+/// Interfaces of each container that GC removes.
+const STALE_EACH: usize = 5;
+/// GC spares what is younger than a minute.
+const NO_NEWCOMERS: Duration = Duration::from_secs(61);
 const POOL: &str = "10.96.0.0/16";
 const NODE: &str = "bench";
 const NEWCOMER: &str = "newcomer";

@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 /// The process in a network and a mount namespace of its own, with two folders: in memory and on disk.
 #[derive(Debug)]
-pub(crate) struct Sandbox {
+pub struct Sandbox {
     disk: TempDir,
     memory: PathBuf,
 }
 
 impl Sandbox {
     /// Leaves the machine's namespaces for good. To be called while the process has one thread.
-    pub(crate) fn enter(disk: &Path) -> Result<Self> {
+    pub fn enter(disk: &Path) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
             .context("own namespaces; run as root")?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -47,17 +47,17 @@ impl Sandbox {
     }
 
     /// A folder in memory, which is made.
-    pub(crate) fn in_memory(&self, name: &str) -> Result<PathBuf> {
+    pub fn in_memory(&self, name: &str) -> Result<PathBuf> {
         folder(&self.memory, name)
     }
 
     /// A folder on disk, which is made.
-    pub(crate) fn on_disk(&self, name: &str) -> Result<PathBuf> {
+    pub fn on_disk(&self, name: &str) -> Result<PathBuf> {
         folder(self.disk.path(), name)
     }
 
     /// Makes network namespaces for containers; their paths.
-    pub(crate) fn containers(&self, count: usize) -> Result<Vec<String>> {
+    pub fn containers(&self, count: usize) -> Result<Vec<String>> {
         let folder = self.in_memory("netns")?;
         let paths = (0..count).map(|number| folder.join(number.to_string()));
         paths.map(|path| make_namespace(&path)).collect()

@@ -15,11 +15,12 @@ use margay_cni::error::{Error, code};
 use margay_cni::{Interface, Ip, Request, ResultDoc, Route};
 use margay_datastore::Datastore;
 use margay_endpoint::EndpointPlan;
+use margay_endpoint::shaping::Bandwidth;
 use margay_ipam_core::allocator::Proceed;
 use margay_ipam_core::detach::addresses_of;
 use margay_ipam_core::{Allocator, Assignment, Companion, Detach};
 use margay_model::names::status_file;
-use margay_model::resource::endpoint::WorkloadEndpoint;
+use margay_model::resource::endpoint::{QosControls, WorkloadEndpoint};
 use margay_model::resource::pool::IPPool;
 use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
@@ -30,6 +31,7 @@ use crate::config::{Config, Ipam};
 use crate::del;
 use crate::identity::Identity;
 use crate::kernel::{Fault, Kernel, Predecessor, forget_connections, plan, recorded_mac};
+use crate::limits;
 use crate::pod::Pod;
 use crate::podcidr;
 use crate::record::{Recording, claim, commit_alone, delegated_to};
@@ -44,6 +46,8 @@ struct Endpoint {
     block_lengths: Vec<Option<u8>>,
     /// What a delegate answered.
     delegated: Option<ResultDoc>,
+    /// Limits of its bandwidth.
+    bandwidth: Bandwidth,
     /// The record, where an earlier call made it.
     recorded: Option<(WorkloadEndpoint, Revision)>,
 }
@@ -166,12 +170,17 @@ async fn try_assign(
     };
     let randoms = [random()?, random()?];
     let mut recording = Recording::new(identity, pod, host_name, mac.to_string(), now, randoms);
+    recording.limits = limits::merged(
+        pod.map(|pod| pod.wishes.limits.clone()).unwrap_or_default(),
+        call.conf.runtime_config()?.bandwidth,
+    )?;
     let mut endpoint = Endpoint {
         host_name: host_name.to_owned(),
         mac,
         addresses: Vec::new(),
         block_lengths: Vec::new(),
         delegated: None,
+        bandwidth: bandwidth(recording.limits.as_ref()),
         recorded: None,
     };
     let given = pod.map_or(&[][..], |pod| &pod.wishes.addresses_without_ipam);
@@ -293,6 +302,7 @@ async fn recorded(
     endpoint.addresses = addresses_of(&found.0);
     endpoint.mac = recorded_mac(&found.0).unwrap_or(endpoint.mac);
     endpoint.delegated = delegated_to(&found.0);
+    endpoint.bandwidth = bandwidth(found.0.spec.qos_controls.as_ref());
     if let Some(name) = &found.0.spec.interface_name {
         endpoint.host_name.clone_from(name);
     }
@@ -338,6 +348,7 @@ async fn make(
     )?;
     if let Some((held, revision)) = &endpoint.recorded {
         if kernel.problems(&plan, None).await?.is_empty() {
+            kernel.limit(&plan, endpoint.bandwidth).await?;
             return Ok(plan);
         }
         claim(store, held, *revision).await?;
@@ -347,7 +358,12 @@ async fn make(
         .take_over(identity, &endpoint.host_name, None)
         .await?;
     kernel.set_up(&plan).await?;
+    kernel.limit(&plan, endpoint.bandwidth).await?;
     Ok(plan)
+}
+
+fn bandwidth(limits: Option<&QosControls>) -> Bandwidth {
+    limits.map(Bandwidth::of).unwrap_or_default()
 }
 
 /// Takes back what the call assigned and recorded. Failures are logged: DEL and clean-up come after.

@@ -1,4 +1,4 @@
-//! What the annotations of a pod and its namespace ask for (`cni.projectcalico.org/…`).
+//! What the annotations of a pod and its namespace ask for (`cni.projectcalico.org/…`, `qos.projectcalico.org/…`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use margay_call::Kubernetes;
 use margay_cni::MacAddress;
 use margay_cni::error::{Error, code};
+use margay_model::resource::endpoint::QosControls;
 use margay_model::{Cidr, Family};
+
+use crate::limits;
 
 /// What a pod asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +30,8 @@ pub(crate) struct Wishes {
     pub(crate) mac: Option<MacAddress>,
     /// Prefixes that the pod may use as source.
     pub(crate) source_prefixes: Vec<Cidr>,
+    /// Limits on its traffic.
+    pub(crate) limits: QosControls,
 }
 
 /// Annotations by name.
@@ -72,6 +77,7 @@ impl Wishes {
                 prefix,
             )?
             .unwrap_or_default(),
+            limits: limits::annotated(pod)?,
         };
         wishes.permitted(pod, settings)?;
         Ok(wishes)

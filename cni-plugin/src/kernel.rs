@@ -1,9 +1,11 @@
 //! The kernel's side of a call, with failures as CNI errors.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use margay_cni::Request;
 use margay_cni::error::{Error, code};
+use margay_endpoint::shaping::{self, Bandwidth, Desired};
 use margay_endpoint::{EndpointPlan, EndpointSpec, Mark, Problem, verify};
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_netlink::netfilter::Conntrack;
@@ -170,6 +172,34 @@ impl Kernel {
             .map_err(Fault::Kernel)
     }
 
+    /// Limits an endpoint's bandwidth where it is to be limited: from its first packet on, and without an agent.
+    ///
+    /// # Errors
+    /// Code 107 for what the kernel refuses or lacks.
+    pub(crate) async fn limit(
+        &self,
+        plan: &EndpointPlan,
+        bandwidth: Bandwidth,
+    ) -> Result<(), Fault> {
+        if bandwidth.is_unlimited() {
+            return Ok(());
+        }
+        let interface = plan.veth.host_name.clone();
+        let desired = Desired {
+            bandwidth,
+            mtu: plan.veth.mtu.unwrap_or(DEFAULT_MTU),
+        };
+        let desired = BTreeMap::from([(interface.clone(), desired)]);
+        // As if nothing were there: what is, is changed in place.
+        let steps = shaping::plan(&desired, &[interface].into(), &shaping::Observed::default());
+        for step in &steps {
+            margay_netlink::shaping::apply(&self.host, step)
+                .await
+                .map_err(Fault::Kernel)?;
+        }
+        Ok(())
+    }
+
     /// What differs between the plan and the kernel. `mac` is the container's, where a later plugin
     /// changed it.
     ///
@@ -294,3 +324,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// A pair's, where the configuration gives none.
+const DEFAULT_MTU: u32 = 1_500;

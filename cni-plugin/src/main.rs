@@ -8,6 +8,7 @@ mod del;
 mod gc;
 mod identity;
 mod kernel;
+mod limits;
 mod pod;
 mod podcidr;
 mod record;

@@ -7,7 +7,7 @@ use margay_cni::error::{Error, code};
 use margay_cni::{ResultDoc, Version};
 use margay_ipam_core::Companion;
 use margay_ipam_core::allocator::Proceed;
-use margay_model::resource::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec};
+use margay_model::resource::endpoint::{QosControls, WorkloadEndpoint, WorkloadEndpointSpec};
 use margay_model::resource::profile::Profile;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Key, Kind, Metadata, uid};
@@ -57,6 +57,8 @@ pub(crate) struct Recording<'a> {
     pub(crate) found: Option<(WorkloadEndpoint, margay_store::Revision)>,
     /// The endpoint, where it is that of an earlier container of the same pod.
     pub(crate) earlier: Option<(WorkloadEndpoint, margay_store::Revision)>,
+    /// Limits on its traffic.
+    pub(crate) limits: Option<QosControls>,
     /// What another IPAM plugin answered, to be answered again to a repeated call.
     pub(crate) delegated: Option<ResultDoc>,
     /// The endpoint, where it is nobody's that holds anything.
@@ -82,6 +84,7 @@ impl<'a> Recording<'a> {
             random,
             found: None,
             earlier: None,
+            limits: None,
             delegated: None,
             replaced: None,
             has_profile: false,
@@ -133,6 +136,7 @@ impl<'a> Recording<'a> {
                 profiles,
                 interface_name: Some(self.interface.to_owned()),
                 mac: Some(self.mac.clone()),
+                qos_controls: self.limits.clone(),
                 ..WorkloadEndpointSpec::default()
             },
         );

@@ -34,6 +34,8 @@ pub struct Status {
     pub gone_held: Option<String>,
     /// Why the policy in force is not that of the datastore, if it is not.
     pub policy_refused: Option<String>,
+    /// Why policy does not follow the datastore for now, where that is held back.
+    pub policy_held: Option<String>,
     /// What is wrong with the objects that policy is made of.
     pub policy_problems: Vec<String>,
     /// Rules of other programs that can drop workloads' packets.

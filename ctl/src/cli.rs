@@ -3,18 +3,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use margay_model::Kind;
 
 use crate::kinds;
 
 /// Shows and changes what a cluster's datastore holds, and asks this node's agent for live state.
 #[derive(Debug, Parser)]
-#[command(
-    name = "margayctl",
-    disable_version_flag = true,
-    infer_subcommands = false
-)]
+#[command(name = "margayctl", version, infer_subcommands = false)]
 pub struct Cli {
     /// File that says which datastore to use; without it /etc/calico/calicoctl.cfg, where that exists,
     /// the environment, or else this machine's own datastore.
@@ -249,13 +245,17 @@ pub enum Ipam {
         #[arg(long)]
         show_problem_ips: bool,
     },
-    /// Give back an address.
+    /// Give back an address, or those that reports call leaked.
+    #[command(group = ArgGroup::new("what").required(true))]
     Release {
         /// The address.
-        #[arg(long)]
-        ip: IpAddr,
-        /// Even if an endpoint uses it.
-        #[arg(long)]
+        #[arg(long, group = "what")]
+        ip: Option<IpAddr>,
+        /// A report of `ipam check`. Of several, what all call leaked is given back.
+        #[arg(long, group = "what", value_name = "FILE")]
+        from_report: Vec<PathBuf>,
+        /// Even if an endpoint uses the address.
+        #[arg(long, requires = "ip")]
         force: bool,
     },
     /// Change the allocator's configuration.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use margay_nft::{ElementCounter, RuleCounter};
+use margay_ruleset::Verdict;
 use serde::Serialize;
 
 use crate::table::plain;
@@ -32,8 +33,8 @@ pub struct Hit {
     pub rule: String,
     /// `ingress` or `egress`.
     pub direction: &'static str,
-    /// Whether it drops or rejects.
-    pub denies: bool,
+    /// What it does: `Allow`, `Deny` or `Pass`.
+    pub action: &'static str,
     /// First packets of connections, and packets of what is not tracked.
     pub packets: u64,
     /// Their bytes.
@@ -59,7 +60,7 @@ pub fn hits(rules: &[RuleCounter], elements: &[ElementCounter], policy: Option<&
     for counter in rules {
         let comment = counter.comment.as_deref().unwrap_or("no comment");
         let counted = (counter.packets, counter.bytes);
-        let named = Named::read(comment, &counter.chain, counter.denies);
+        let named = Named::read(comment, &counter.chain, action(counter));
         if counter.denies {
             let reason = match &named {
                 Some(named) if named.policy == END_OF_TIER => format!("end of tier {}", named.tier),
@@ -74,7 +75,7 @@ pub fn hits(rules: &[RuleCounter], elements: &[ElementCounter], policy: Option<&
     }
     for counter in elements {
         let comment = counter.comment.as_deref().unwrap_or_default();
-        if let Some(named) = Named::read(comment, &counter.set, false) {
+        if let Some(named) = Named::read(comment, &counter.set, ALLOW) {
             let counted = (counter.packets, counter.bytes);
             add(found.entry(named).or_default(), counted);
         }
@@ -87,7 +88,7 @@ pub fn hits(rules: &[RuleCounter], elements: &[ElementCounter], policy: Option<&
             policy: named.policy,
             rule: named.rule,
             direction: named.direction,
-            denies: named.denies,
+            action: named.action,
             packets,
             bytes,
         })
@@ -136,13 +137,12 @@ impl Hits {
 
 impl Hit {
     fn row(&self) -> Vec<String> {
-        let denies = if self.denies { "Deny" } else { "" };
         vec![
             self.tier.clone(),
             self.policy.clone(),
             self.rule.clone(),
             self.direction.to_owned(),
-            denies.to_owned(),
+            self.action.to_owned(),
             self.packets.to_string(),
             self.bytes.to_string(),
         ]
@@ -156,12 +156,12 @@ struct Named {
     policy: String,
     rule: String,
     direction: &'static str,
-    denies: bool,
+    action: &'static str,
 }
 
 impl Named {
     /// `None` for other comments.
-    fn read(comment: &str, place: &str, denies: bool) -> Option<Self> {
+    fn read(comment: &str, place: &str, action: &'static str) -> Option<Self> {
         let (tier, rest) = comment.split_once('|')?;
         let (policy, rule) = rest.rsplit_once('|')?;
         let kind = place.split('-').next().unwrap_or_default();
@@ -175,7 +175,7 @@ impl Named {
             policy: policy.to_owned(),
             rule: rule.to_owned(),
             direction,
-            denies,
+            action,
         })
     }
 
@@ -186,11 +186,22 @@ impl Named {
     }
 }
 
+/// What a rule of policy does with what it counts.
+fn action(counter: &RuleCounter) -> &'static str {
+    match &counter.verdict {
+        _ if counter.denies => "Deny",
+        Some(Verdict::Accept) => ALLOW,
+        Some(Verdict::Return) => "Pass",
+        _ => "",
+    }
+}
+
 fn add(to: &mut (u64, u64), (packets, bytes): (u64, u64)) {
     to.0 = to.0.saturating_add(packets);
     to.1 = to.1.saturating_add(bytes);
 }
 
+const ALLOW: &str = "Allow";
 const END_OF_TIER: &str = "end of tier";
 const RULES: [&str; 7] = [
     "TIER",
@@ -213,6 +224,10 @@ mod tests {
             index: 0,
             comment: Some(comment.to_owned()),
             denies,
+            verdict: match denies {
+                true => Some(Verdict::Drop),
+                false => Some(Verdict::Accept),
+            },
             packets,
             bytes: packets * 60,
         }
@@ -235,7 +250,10 @@ mod tests {
             rule("sent", "spoofed source address", true, 9),
             rule("sent", "spoofed MAC address", true, 0),
             rule("nat-post", "natOutgoing", false, 8),
-            rule("ri-1", "profile|kns.prod|0", false, 6),
+            RuleCounter {
+                verdict: Some(Verdict::Return),
+                ..rule("ri-1", "profile|kns.prod|0", false, 6)
+            },
         ];
         (rules, vec![element("li4-00", 20), element("li4-00", 30)])
     }
@@ -247,16 +265,24 @@ mod tests {
         let found: Vec<_> = hits
             .rules
             .iter()
-            .map(|hit| (&*hit.policy, &*hit.rule, hit.direction, hit.packets))
+            .map(|hit| {
+                (
+                    &*hit.policy,
+                    &*hit.rule,
+                    hit.direction,
+                    hit.action,
+                    hit.packets,
+                )
+            })
             .collect();
         assert_eq!(
             found,
             [
-                ("NetworkPolicy/prod/db", "2", "egress", 7),
-                ("NetworkPolicy/prod/db", "2", "ingress", 51),
-                ("NetworkPolicy/prod/db", "10", "ingress", 4),
-                ("end of tier", "default", "ingress", 5),
-                ("kns.prod", "0", "ingress", 6),
+                ("NetworkPolicy/prod/db", "2", "egress", "Deny", 7),
+                ("NetworkPolicy/prod/db", "2", "ingress", "Allow", 51),
+                ("NetworkPolicy/prod/db", "10", "ingress", "Allow", 4),
+                ("end of tier", "default", "ingress", "Deny", 5),
+                ("kns.prod", "0", "ingress", "Pass", 6),
             ]
         );
         let drops: Vec<_> = hits

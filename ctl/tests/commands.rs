@@ -480,7 +480,7 @@ async fn addresses() {
         said.ends_with("Check complete; found 1 problems."),
         "{said}"
     );
-    let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(report["datastoreLocked"], false);
     assert_eq!(report["findings"][0]["problem"], "notInUse");
     assert_eq!(report["allocations"][1]["sequence_number"], 8);
@@ -492,11 +492,45 @@ async fn addresses() {
         said.starts_with("10.65.0.0 is used by WorkloadEndpoint("),
         "{said}"
     );
-    let said = session
-        .run("margayctl ipam release --ip=10.65.0.1")
+    // What every report calls leaked goes, once, and only in the cluster that the report is of.
+    let write = |name: &str, report: &Value| {
+        let file = folder.0.join(name);
+        std::fs::write(&file, report.to_string()).unwrap();
+        file.display().to_string()
+    };
+    let mut changed = report.clone();
+    changed["clusterGUID"] = "another".into();
+    let elsewhere = write("elsewhere.json", &changed);
+    let mut changed = report.clone();
+    changed["findings"][0]["sequence_number"] = 7.into();
+    let earlier = write("earlier.json", &changed);
+    let now = path.display().to_string();
+    let release = async |session: &mut Session, files: &[&str]| {
+        let mut command = "margayctl ipam release".to_owned();
+        for file in files {
+            command.push_str(&format!(" --from-report={file}"));
+        }
+        session.run(&command).await
+    };
+    let said = release(&mut session, &[&now, &elsewhere])
         .await
-        .unwrap();
-    assert_eq!(said, "Successfully released IP address 10.65.0.1\n");
+        .unwrap_err();
+    assert!(
+        said.contains("elsewhere.json: the report is of another cluster"),
+        "{said}"
+    );
+    for (files, told) in [
+        (vec![&*now, &*earlier], "Released 0 of 0 addresses"),
+        (vec![&*earlier], "Released 0 of 1 addresses"),
+        (
+            vec![&*now, &*now],
+            "Successfully released IP address 10.65.0.1\nReleased 1 of 1 addresses",
+        ),
+        (vec![&*now], "Released 0 of 1 addresses"),
+    ] {
+        let said = release(&mut session, &files).await.unwrap();
+        assert!(said.starts_with(told), "{files:?}: {said}");
+    }
     let said = session
         .run("margayctl ipam release --ip=10.65.0.1")
         .await
@@ -506,6 +540,13 @@ async fn addresses() {
     assert!(
         said.ends_with("Check complete; found no problems.\n"),
         "{said}"
+    );
+    let said = session
+        .run("margayctl ipam release --force --ip=10.65.0.0")
+        .await;
+    assert_eq!(
+        said.unwrap(),
+        "Successfully released IP address 10.65.0.0\n"
     );
 }
 

@@ -6,10 +6,11 @@ mod network;
 mod outside;
 mod publish;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use margay_datastore::Datastore;
@@ -19,6 +20,7 @@ use margay_model::resource::pool::AllowedUse;
 use margay_model::time::Timestamp;
 use margay_model::{Cidr, Family, uid};
 use margay_netlink::Netlink;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -43,6 +45,8 @@ pub struct Driver {
     memory: Mutex<Memory>,
     /// One assignment or release at a time, so that calls do not spoil each other's commits.
     turn: tokio::sync::Mutex<()>,
+    /// Interfaces that are being removed, by their endpoints' ids.
+    departures: Mutex<HashMap<String, JoinHandle<()>>>,
     started: Instant,
 }
 
@@ -64,6 +68,7 @@ impl Driver {
             docker,
             memory: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            departures: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -84,15 +89,30 @@ impl Driver {
         self.memory().reservations.release(address)
     }
 
+    /// Lets addresses rest that nobody has any more.
+    fn rest(&self, addresses: &[IpAddr]) {
+        let now = self.started.elapsed();
+        let mut memory = self.memory();
+        for address in addresses {
+            memory.reservations.rest(*address, now);
+        }
+    }
+
     /// The addresses that are kept.
     fn kept(&self) -> Vec<IpAddr> {
         let now = self.started.elapsed();
         self.memory().reservations.kept(now)
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
         // Nothing panics while it is held.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn departures(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+        self.departures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hints(&self) -> Vec<Cidr> {
@@ -124,7 +144,7 @@ impl Driver {
             max_blocks: None,
             namespace_labels: None,
             hints: self.hints(),
-            quarantine: Default::default(),
+            quarantine: self.memory().reservations.resting(self.started.elapsed()),
             now: now(),
         }
     }

@@ -5,7 +5,7 @@
 //! same way an address whose endpoint is deleted is kept from others until Docker has given it back, so that this
 //! last call cannot undo what somebody else was just promised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations {
     until: BTreeMap<IpAddr, Duration>,
+    /// Addresses given back, with the time until which they are used last.
+    resting: BTreeMap<IpAddr, Duration>,
 }
 
 impl Reservations {
@@ -32,14 +34,37 @@ impl Reservations {
         self.until.retain(|_, until| *until > now);
         self.until.keys().copied().collect()
     }
+
+    /// Notes that nobody has an address any more.
+    pub fn rest(&mut self, address: IpAddr, now: Duration) {
+        self.resting.insert(address, now + REST);
+    }
+
+    /// The addresses that others may still send to, at a time.
+    pub fn resting(&mut self, now: Duration) -> BTreeSet<IpAddr> {
+        self.resting.retain(|_, until| *until > now);
+        self.resting.keys().copied().collect()
+    }
 }
 
 /// Docker's calls follow each other in milliseconds; it gives one up after 30 s.
 pub const LONGEST: Duration = Duration::from_secs(120);
 
+/// As long as the network plugins let one rest.
+const REST: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_back_rests_for_a_minute() {
+        let mut reservations = Reservations::default();
+        let one = IpAddr::from([10, 0, 0, 1]);
+        reservations.rest(one, Duration::from_secs(1));
+        assert_eq!(reservations.resting(Duration::from_secs(60)), [one].into());
+        assert!(reservations.resting(Duration::from_secs(61)).is_empty());
+    }
 
     #[test]
     fn what_nobody_comes_back_for_is_free_again() {

@@ -83,6 +83,7 @@ with_each_backend!(
     filters_change_what_is_taken_and_told_without_a_new_session,
     a_reflector_passes_on_what_its_clients_tell,
     a_mesh_of_both_families_keeps_a_password,
+    a_workload_is_a_router,
 );
 
 /// Nodes in two racks, each with sessions to both routers of its rack; a pod on each.
@@ -482,6 +483,72 @@ fn a_mesh_of_both_families_keeps_a_password(backend: Backend) {
     eventually("no session is left", Duration::from_secs(150), || {
         let peers = told(&agents[1], &["bgp", "peers"]);
         peers.contains("fd31::") && !peers.contains("Established")
+    });
+}
+
+/// A pod runs BIRD, connects to the node's presented address and announces what lies behind it.
+fn a_workload_is_a_router(backend: Backend) {
+    let lab = Lab::new(1);
+    let store = sqlite(&lab);
+    let settings = [("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Accept")];
+    let agent = Agent::start(lab.node(1), &store, &backend.with(&settings));
+    let (router, client) = (lab.pod(), lab.pod());
+    let plugin = Plugin::new(lab.node(1), &store);
+    let address = addresses(&plugin.add("router", &router)).remove(0);
+    plugin.add("client", &client);
+    // What lies behind a workload sends by it.
+    let names = ctl(&lab, &store, &["get", "wep", "-A", "-o", "name"], "");
+    let name = names.lines().find(|name| name.contains("router")).unwrap();
+    let name = name.rsplit('/').next().unwrap();
+    let patch = json!({"spec": {"allowSpoofedSourcePrefixes": ["10.99.0.0/24"]}}).to_string();
+    ctl(&lab, &store, &["patch", "wep", name, "-p", &patch], "");
+    let documents = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\n\
+         spec: {localWorkloadPeeringIPV4: 169.254.0.179}\n---\n\
+         apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: routers}\n\
+         spec: {localWorkloadSelector: projectcalico.org/orchestrator == 'cni', asNumber: 65401}\n";
+    ctl(&lab, &store, &["apply", "-f", "-"], documents);
+    let _ = router.run("ip address add 10.99.0.1/32 dev lo").ok();
+    let dir = lab.dir().join("workload");
+    std::fs::create_dir_all(&dir).unwrap();
+    let configuration = format!(
+        "log stderr all;\nrouter id {address};\nprotocol device {{ }}\n\
+         protocol static {{ ipv4; route 10.99.0.0/24 blackhole; }}\n\
+         protocol bgp node {{ local {address} as 65401; neighbor 169.254.0.179 as 64512; multihop 64;\n\
+         connect retry time 1; connect delay time 1; error wait time 1, 2;\n\
+         ipv4 {{ import all; export all; }}; }}\n"
+    );
+    let (file, control) = (dir.join("bird.conf"), dir.join("bird.ctl"));
+    std::fs::write(&file, configuration).unwrap();
+    let mut bird = inside(&router.namespace, "bird");
+    bird.arg("-f").arg("-c").arg(&file).arg("-s").arg(&control);
+    let _bird = Running::start(
+        bird.arg("-P").arg(dir.join("bird.pid")),
+        &dir.join("bird.log"),
+    );
+    let name = format!("Local_Workload_{}", address.replace('.', "_"));
+    eventually("the session is up", Duration::from_secs(60), || {
+        let peers = told(&agent, &["bgp", "peers"]);
+        let mut lines = peers.lines();
+        lines.any(|line| line.contains(&address) && line.contains("Established"))
+    });
+    let peers = told(&agent, &["bgp", "peers", "-o", "json"]);
+    assert!(
+        peers.contains(&name) && peers.contains("local workload"),
+        "{peers}"
+    );
+    let protocol = backend.protocol();
+    let route = format!("ip route show 10.99.0.0/24 proto {protocol}");
+    eventually("the route is there", Duration::from_secs(30), || {
+        let route = lab.node(1).run(&route).ok();
+        route.contains(&format!("via {address} dev cali"))
+    });
+    reaches(&client, "10.99.0.1");
+    // Where it is not chosen any more, the address is taken from its interface.
+    ctl(&lab, &store, &["delete", "bgppeer", "routers"], "");
+    eventually("nothing is presented", Duration::from_secs(30), || {
+        let addresses = lab.node(1).run("ip -4 address show").ok();
+        let route = lab.node(1).run("ip route show 10.99.0.0/24").ok();
+        !addresses.contains("169.254.0.179") && route.trim().is_empty()
     });
 }
 

@@ -118,7 +118,7 @@ fn k01_what_an_earlier_plugin_answered_is_passed_through() {
 }
 
 #[test]
-fn k02_ip_ranges_choose_among_pools() {
+fn k02_i09_ip_ranges_choose_among_pools() {
     let scene = Scene::dual_stack();
     let pools = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: small}\n\
                  spec: {cidr: 10.77.0.0/24, blockSize: 26, nodeSelector: \"!all()\"}\n";

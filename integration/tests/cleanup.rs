@@ -263,10 +263,13 @@ fn d11_the_connections_of_an_address_go_with_its_endpoint() {
     let loaded = run(node.command("nft").args(["-f", "-"]), rules.as_bytes());
     assert!(loaded.success(), "{loaded:?}");
     let plugin = Plugin::new(node, &store);
-    let (goes, stays) = (lab.pod(), lab.pod());
+    let foreign = Plugin::new(node, &store).with(json!({"cniVersion": "1.0.0",
+        "ipam": {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": lab.dir().join("host-local")}}));
+    let (goes, stays, other) = (lab.pod(), lab.pod(), lab.pod());
     let address = |result: &Value| addresses(result)[0].clone();
     let gone = address(&plugin.add("goes", &goes));
     let kept = address(&plugin.add("stays", &stays));
+    let others = address(&foreign.add("other", &other));
     let tracked = || node.run("cat /proc/net/nf_conntrack").ok();
     let of = |address: &str| {
         let entries = tracked();
@@ -274,21 +277,32 @@ fn d11_the_connections_of_an_address_go_with_its_endpoint() {
         entries.lines().filter(|line| line.contains(&place)).count()
     };
     // UDP, to nobody who listens, and ICMP.
-    for pod in [&goes, &stays] {
+    for pod in [&goes, &stays, &other] {
         let gateway = node.ipv4().to_string();
         assert!(pod.pings(&gateway, 1));
         let mut send = margay_integration::process::inside(&pod.namespace, "bash");
         let script = format!("echo x > /dev/udp/{gateway}/4000");
         assert!(run(send.args(["-c", &script]), b"").success());
     }
-    assert_eq!((of(&gone), of(&kept)), (2, 2), "{}", tracked());
-    // DEL clears by itself: the agent sleeps.
+    let left = || [&gone, &kept, &others].map(|address| of(address));
+    assert_eq!(left(), [2, 2, 2], "{}", tracked());
+    // DEL clears by itself, whoever assigned the address: the agent sleeps.
     agent.process.signal(Signal::SIGSTOP);
     plugin.del("goes", &goes);
-    assert_eq!((of(&gone), of(&kept)), (0, 2), "{}", tracked());
+    foreign.del("other", &other);
+    assert_eq!(left(), [0, 2, 0], "{}", tracked());
     agent.process.signal(Signal::SIGCONT);
+    // The agent clears where no DEL comes.
+    let inside = node.namespace();
+    let ctl = |arguments: &[&str]| store.ctl(Some(&inside), arguments, "").ok();
+    let names = ctl(&["get", "workloadendpoints", "-A", "-o", "name"]);
+    let name = names
+        .lines()
+        .next()
+        .and_then(|line| line.rsplit('/').next());
+    let _ = ctl(&["delete", "workloadendpoint", name.unwrap(), "-n", "default"]);
+    eventually("the agent clears connections", PATIENCE, || of(&kept) == 0);
     plugin.del("stays", &stays);
-    assert_eq!(of(&kept), 0, "{}", tracked());
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Host {
 }
 
 #[test]
-fn the_configuration_waits_for_the_agent() {
+fn f02_the_configuration_waits_for_the_agent() {
     let host = Host::new();
     let refused = host.install(&["--wait", "0.3"]);
     assert!(!refused.success());
@@ -154,8 +154,36 @@ fn the_configuration_waits_for_the_agent() {
     assert!(host.uninstall().ok().contains("names nothing"));
 }
 
+/// Keys are in files that root alone reads; the configuration, which others may read, only names them.
 #[test]
-fn a_runtime_never_reads_half_a_configuration_nor_one_without_programs() {
+fn f03_secrets_stay_out_of_the_configuration() {
+    let mut host = Host::new();
+    let secrets = host.path("secrets");
+    fs::create_dir(&secrets).unwrap();
+    for name in ["etcd-ca", "etcd-cert", "etcd-key"] {
+        fs::write(secrets.join(name), format!("secret {name}")).unwrap();
+        fs::set_permissions(secrets.join(name), Permissions::from_mode(0o644)).unwrap();
+    }
+    host.more.extend([
+        ("TLS_ASSETS_DIR", secrets.display().to_string()),
+        ("ETCD_ENDPOINTS", "https://127.0.0.1:2379".to_owned()),
+    ]);
+    let _ = host.install(&["--wait", "0"]).ok();
+    let text = fs::read_to_string(host.path("net.d/10-margay.conflist")).unwrap();
+    assert!(!text.contains("secret etcd"), "{text}");
+    for name in ["etcd-ca", "etcd-cert", "etcd-key"] {
+        let file = host.path("net.d/margay-tls").join(name);
+        assert!(text.contains(&file.display().to_string()), "{name}: {text}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("secret {name}"));
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600, "{name}");
+    }
+    let _ = host.uninstall().ok();
+    assert!(!host.path("net.d/margay-tls/etcd-key").exists());
+}
+
+#[test]
+fn f01_a_runtime_never_reads_half_a_configuration_nor_one_without_programs() {
     let host = Host::new();
     fs::create_dir_all(host.path("net.d")).unwrap();
     let stop = AtomicBool::new(false);
@@ -328,7 +356,7 @@ fn an_installer_killed_at_any_call_is_completed_by_its_repetition() {
 }
 
 #[test]
-fn an_agent_keeps_what_it_installs() {
+fn f04_an_agent_keeps_what_it_installs() {
     let lab = Lab::new(1);
     let (node, store) = (lab.node(1), StoreKind::Sqlite(lab.dir().join("store.db")));
     let mut host = Host::new();
@@ -412,7 +440,7 @@ fn an_agent_keeps_what_it_installs() {
 }
 
 #[test]
-fn two_who_want_the_same_file_do_not_wear_each_other_out() {
+fn f04_two_who_want_the_same_file_do_not_wear_each_other_out() {
     let host = Host::new();
     let mut command = host.command(&[], &["install", "--watch", "--wait", "0"]);
     let log = host.path("log");

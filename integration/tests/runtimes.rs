@@ -372,7 +372,7 @@ fn nomad() {
 /// Configurations that were written for Calico's plugins, taken by ours under Calico's names. Only places are
 /// changed, to those of the lab.
 #[test]
-fn calicos_own_configurations() {
+fn p19_calicos_own_configurations() {
     let scene = Scene::etcd();
     let bin = scene.lab.dir().join("bin");
     std::fs::create_dir_all(&bin).unwrap();

@@ -1,11 +1,13 @@
 //! What a comparison does about BGP: orders it, and hears of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use margay_bgp::policy::PrefixSet;
-use margay_peering::Peering;
+use margay_peering::{Peering, Problem};
 use margay_route::{Observed, PROTOCOL, Route, RouteKey};
+use margay_ruleset::compile::EndpointToHost;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -17,10 +19,11 @@ use crate::plan;
 
 impl Engine {
     /// What BGP is to do, as the store says it now.
-    pub(super) fn heed_bgp(&mut self, observed: &Observed) -> Peering {
-        let peering = bgp::desired(&self.state, &self.parts.config.bgp_secrets);
+    pub(super) fn heed_bgp(&mut self, observed: &Observed) -> Arc<Peering> {
+        let peering = self.peering();
         self.learned.priorities = peering.priorities;
         self.learned.gateways.clone_from(&peering.gateways);
+        self.learned.workloads.clone_from(&peering.workloads);
         let elsewhere = self.parts.config.bgp_backend.kernel_protocol();
         self.learned.elsewhere = elsewhere;
         if self.restarting.is_none() {
@@ -38,6 +41,36 @@ impl Engine {
             warn!("{problem}");
         }
         self.told_bgp.clone_from(&peering.problems);
+        peering
+    }
+
+    /// What BGP is to do; worked out anew only where something that it depends on changed.
+    fn peering(&mut self) -> Arc<Peering> {
+        let of = Basis {
+            generation: self.state.bgp_generation(),
+            dropped: self.settings.policy.endpoint_to_host == EndpointToHost::Drop,
+        };
+        let known = self.peering.as_ref();
+        if let Some((_, peering)) = known.filter(|(known, _)| *known == of && !self.secrets.stale())
+        {
+            return Arc::clone(peering);
+        }
+        let mut peering = bgp::desired(&self.state, &mut self.secrets);
+        if of.dropped && !peering.workloads.is_empty() {
+            peering.problems.insert(Problem {
+                object: "FelixConfiguration".to_owned(),
+                reason: "defaultEndpointToHostAction is Drop, so workloads cannot connect to this node \
+                         for BGP; set it to Accept, and bound by policy what else they may connect to"
+                    .to_owned(),
+            });
+        }
+        let earlier = known.and_then(|(_, earlier)| earlier.speaker.as_ref());
+        if let (Some(speaker), Some(earlier)) = (&mut peering.speaker, earlier) {
+            speaker.share_policies(earlier);
+        }
+        self.parts.metrics.bgp_calculations.inc();
+        let peering = Arc::new(peering);
+        self.peering = Some((of, Arc::clone(&peering)));
         peering
     }
 
@@ -85,7 +118,7 @@ impl Engine {
     /// Orders what BGP is to do, now that the kernel is as it is; `missing` are routes that it lacks.
     pub(super) fn announce(
         &mut self,
-        mut peering: Peering,
+        peering: Arc<Peering>,
         picture: &Picture,
         missing: &BTreeSet<RouteKey>,
     ) {
@@ -97,10 +130,6 @@ impl Engine {
         };
         self.parts.orders.send_if_modified(|last| {
             let version = last.as_ref().map_or(0, |last| last.version);
-            let earlier = last.as_ref().and_then(|last| last.peering.speaker.as_ref());
-            if let (Some(speaker), Some(earlier)) = (&mut peering.speaker, earlier) {
-                speaker.share_policies(earlier);
-            }
             let mut order = Order {
                 peering,
                 announced,
@@ -108,7 +137,7 @@ impl Engine {
                 spared,
                 version,
             };
-            if last.as_ref() == Some(&order) {
+            if last.as_ref().is_some_and(|last| last.is_like(&order)) {
                 return false;
             }
             order.version += 1;
@@ -116,6 +145,15 @@ impl Engine {
             true
         });
     }
+}
+
+/// What the peering depends on beside passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// The state's.
+    generation: u64,
+    /// Whether workloads cannot connect to the node.
+    dropped: bool,
 }
 
 /// How long a withdrawal is waited for.

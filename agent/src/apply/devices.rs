@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::Engine;
 use crate::calculate::Picture;
-use crate::plan::DeviceWords;
+use crate::plan::{self, DeviceWords};
 use crate::tunnel_address::Wish;
 
 impl Engine {
@@ -49,6 +49,30 @@ impl Engine {
             }
         }
         (!steps.is_empty(), undone)
+    }
+
+    /// Gives workloads' interfaces the addresses that BGP presents to them, and takes those of before; what
+    /// failed.
+    pub(super) async fn present(
+        &mut self,
+        picture: &Picture,
+        interfaces: &Interfaces,
+    ) -> Option<String> {
+        let wanted = picture.presented.values().flatten();
+        self.presented.extend(wanted.copied());
+        let prefixes = &self.settings.interface_prefixes;
+        let is_workload = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let steps = plan::present(&picture.presented, &self.presented, interfaces, is_workload);
+        let mut undone = None;
+        for step in &steps {
+            info!("{}", DeviceWords(step));
+            if let Err(failed) = tunnel::apply(&self.parts.netlink, step).await {
+                warn!(error = %failed, "the kernel refused a step");
+                self.parts.metrics.failures.inc();
+                undone = Some(failed.to_string());
+            }
+        }
+        undone
     }
 
     /// Gives workloads that have an MTU of before the one of now; what failed.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use margay_model::Key;
 use margay_netlink::Interfaces;
 use margay_nft::Conntrack;
 use margay_route::{Plan, RouteKey};
@@ -13,6 +14,7 @@ use crate::calculate::{Origin, Picture};
 use crate::files;
 use crate::metrics::figure;
 use crate::plan::{RouteWords, Words};
+use crate::report::stands;
 use crate::state::Block;
 
 impl Engine {
@@ -177,6 +179,7 @@ impl Engine {
         &self,
         picture: &Picture,
         missing: &BTreeSet<RouteKey>,
+        interfaces: &Interfaces,
         undone: Option<&str>,
     ) {
         let metrics = &self.parts.metrics;
@@ -208,9 +211,13 @@ impl Engine {
             true,
             undone.unwrap_or("routes and neighbours are as they should be"),
         );
+        let refused = self.parts.status.borrow().policy_refused.clone();
+        let in_force = |key: &Key| self.enforcer.is_in_force(key);
+        let stands = stands(&self.state, picture, missing, in_force, refused.as_deref());
         self.parts.status.send_modify(|status| {
-            status.describe(&self.state, picture, missing);
+            status.describe(&self.state, picture, missing, &stands);
             status.ready = true;
         });
+        self.publish(&stands, refused.is_some(), interfaces);
     }
 }

@@ -1,6 +1,7 @@
 //! What the engine orders of BGP, and what it hears back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use margay_bgp::policy::PrefixSet;
 use margay_bgp::{LocalRoute, SpeakerConfig};
@@ -11,10 +12,10 @@ use margay_route::{PROTOCOL, Route, RouteKey};
 use crate::calculate::{Picture, Source, Way};
 
 /// All that the speaker is to do, whole at every change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Order {
-    /// Sessions and the like.
-    pub peering: Peering,
+    /// Sessions and the like; the same value as long as nothing changed.
+    pub peering: Arc<Peering>,
     /// Routes of our own that may be announced now.
     pub announced: BTreeMap<Cidr, LocalRoute>,
     /// Whether the kernel forwards by routes of an earlier run.
@@ -27,6 +28,15 @@ pub struct Order {
 }
 
 impl Order {
+    /// Whether it asks for the same, whatever its version.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let peering = Arc::ptr_eq(&self.peering, &other.peering) || self.peering == other.peering;
+        peering
+            && self.announced == other.announced
+            && self.restarting == other.restarting
+            && self.spared == other.spared
+    }
+
     /// The speaker's configuration, with peers labelled by their type; `None` where there are none.
     pub fn speaker(&self) -> Option<SpeakerConfig> {
         let speaker = self.peering.speaker.clone();
@@ -111,6 +121,7 @@ mod tests {
             listen: Listen {
                 port: 179,
                 own_addresses_only: false,
+                to_workloads: BTreeSet::new(),
             },
             types: BTreeMap::new(),
             routes: BTreeMap::from([
@@ -121,6 +132,7 @@ mod tests {
                 route("10.96.0.0/12", TAG_SERVICE),
             ]),
             gateways: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             priorities: (1024, 1024),
             problems: BTreeSet::new(),
         };

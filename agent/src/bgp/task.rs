@@ -214,6 +214,7 @@ impl Task {
             status.problems.extend(running.speaker.problems());
             if let Some(peers) = running.speaker.peers().await {
                 let types = &order.peering.types;
+                status.throttled = peers.throttled;
                 status.describe(peers.peers, types, identity::now(), peers.now);
             }
         }

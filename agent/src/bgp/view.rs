@@ -24,6 +24,8 @@ pub struct BgpStatus {
     pub listening: Vec<String>,
     /// Whether all peers that were waited for after the start have told what they know.
     pub converged: bool,
+    /// Connections that were refused because too many came from one source.
+    pub throttled: u64,
     /// The peers by name.
     pub peers: Vec<PeerView>,
     /// Prefixes that we announce.
@@ -39,7 +41,7 @@ pub struct PeerView {
     pub name: String,
     /// Its address.
     pub address: IpAddr,
-    /// `node-to-node mesh`, `global` or `node specific`.
+    /// `node-to-node mesh`, `global`, `node specific` or `local workload`.
     #[serde(rename = "type")]
     pub kind: Option<PeerType>,
     /// The session's state.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use margay_model::{Cidr, Family};
-use margay_route::{NextHop, PROTOCOL, Route, on_link, resolve};
+use margay_route::{NextHop, PROTOCOL, Route, RouteKind, on_link, resolve};
 
 use super::picture::Source;
 use super::{Drawing, Local};
@@ -18,6 +18,8 @@ pub struct Learned {
     pub priorities: (u32, u32),
     /// Gateways to peers that are on no common link.
     pub gateways: BTreeMap<IpAddr, IpAddr>,
+    /// Workloads with which the node has sessions, each with the address that the node presents to it.
+    pub workloads: BTreeMap<IpAddr, IpAddr>,
     /// The protocol number of another program that keeps learned routes in the kernel, where one does.
     pub elsewhere: Option<u8>,
 }
@@ -56,7 +58,13 @@ impl Drawing<'_> {
             .routes()
             .map(|route| route.dst)
             .collect();
-        let mut tracker = Tracker::new(self.local, learned);
+        let workloads = self.workloads(learned);
+        for (address, interface) in &workloads {
+            let presented = learned.workloads.get(address).copied();
+            let interface = self.picture.presented.entry(interface.clone());
+            interface.or_default().extend(presented);
+        }
+        let mut tracker = Tracker::new(self.local, learned, workloads);
         for (prefix, way) in &learned.routes {
             let family = prefix.family();
             // Routers between do not know what a pool wants to be encapsulated.
@@ -88,18 +96,42 @@ impl Drawing<'_> {
     }
 }
 
+impl Drawing<'_> {
+    /// The interfaces of workloads with which the node has sessions, by their addresses.
+    fn workloads(&self, learned: &Learned) -> BTreeMap<IpAddr, String> {
+        if learned.workloads.is_empty() {
+            return BTreeMap::new();
+        }
+        let routes = self.picture.desired.routes();
+        let hop = |route: &Route| match &route.kind {
+            RouteKind::Unicast { via } => {
+                let hop = via.iter().find(|hop| hop.gateway.is_none())?;
+                let address = route.dst.ip();
+                let known = learned.workloads.contains_key(&address);
+                let single = Cidr::host(address).network() == route.dst;
+                (known && single).then(|| (address, hop.interface.clone()))
+            }
+            _ => None,
+        };
+        routes.filter_map(hop).collect()
+    }
+}
+
 /// Finds hops, each next hop once.
 struct Tracker<'a> {
     local: &'a Local,
     learned: &'a Learned,
+    /// Interfaces of workloads that may be next hops.
+    workloads: BTreeMap<IpAddr, String>,
     known: BTreeMap<IpAddr, Vec<NextHop>>,
 }
 
 impl<'a> Tracker<'a> {
-    fn new(local: &'a Local, learned: &'a Learned) -> Self {
+    fn new(local: &'a Local, learned: &'a Learned, workloads: BTreeMap<IpAddr, String>) -> Self {
         Self {
             local,
             learned,
+            workloads,
             known: BTreeMap::new(),
         }
     }
@@ -108,7 +140,9 @@ impl<'a> Tracker<'a> {
         let mut hops = Vec::new();
         for address in &way.next_hops {
             // A next hop within its own prefix would lead to itself.
-            if prefix.contains(*address) && on_link(*address, &self.local.uplinks).is_none() {
+            let near = self.workloads.contains_key(address)
+                || on_link(*address, &self.local.uplinks).is_some();
+            if prefix.contains(*address) && !near {
                 continue;
             }
             hops.extend(self.resolve(*address));
@@ -129,10 +163,18 @@ impl<'a> Tracker<'a> {
         found
     }
 
-    /// By a link, a route of the host, or a learned route that is more specific than the host's.
+    /// By a workload's interface, a link, a route of the host, or a learned route that is more specific than the host's.
     fn look_up(&mut self, address: IpAddr) -> Vec<NextHop> {
         if self.local.addresses.contains(&address) {
             return Vec::new();
+        }
+        if let Some(interface) = self.workloads.get(&address) {
+            return vec![NextHop {
+                gateway: Some(address),
+                interface: interface.clone(),
+                onlink: false,
+                weight: 1,
+            }];
         }
         let foreign: Vec<&Route> = self.local.foreign.iter().collect();
         let covering = foreign

@@ -28,6 +28,8 @@ pub struct Picture {
     pub devices: Vec<Vxlan>,
     /// The workloads' MTU in bytes; `None` where nothing is known of it.
     pub mtu: Option<u32>,
+    /// Addresses that the node presents to workloads with which it has BGP sessions, by interface.
+    pub presented: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Why each route is wanted.
     pub sources: BTreeMap<RouteKey, Source>,
     /// Settings of workloads' interfaces, by interface.

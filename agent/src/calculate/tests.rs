@@ -412,6 +412,7 @@ fn learned(routes: &[(&str, &[&str])]) -> Learned {
         priorities: (1024, 1024),
         elsewhere: None,
         gateways: BTreeMap::new(),
+        workloads: BTreeMap::new(),
     }
 }
 
@@ -512,6 +513,46 @@ fn next_hops_are_tracked_through_other_routes() {
             "fd99::/64"
         ]
     );
+}
+
+#[test]
+fn a_workload_with_a_session_is_a_next_hop() {
+    let entries = [
+        endpoint("n1", "a", "cali1", &["192.168.0.1/32", "fd65::1/128"]),
+        endpoint("n1", "b", "cali2", &["fd65::2/128"]),
+        block("192.168.0.0/26", Some("n1"), &["n1"]),
+    ];
+    let mut learned = learned(&[
+        ("10.99.0.0/24", &["192.168.0.1"]),
+        // Through what the workload announces, and within what it announces.
+        ("10.98.0.0/24", &["10.99.0.7"]),
+        ("192.168.0.0/31", &["192.168.0.1"]),
+        ("fd99::/64", &["fd65::1"]),
+        // It has no session, and nothing else leads there.
+        ("fd97::/64", &["fd65::2"]),
+    ]);
+    let presented: IpAddr = "169.254.0.179".parse().unwrap();
+    let six: IpAddr = "fe80::179".parse().unwrap();
+    let gone = "192.168.0.9".parse().unwrap();
+    learned.workloads = BTreeMap::from([
+        ("192.168.0.1".parse().unwrap(), presented),
+        ("fd65::1".parse().unwrap(), six),
+        (gone, presented),
+    ]);
+    let (routes, picture) = by_bgp(&entries, &learned);
+    assert_eq!(
+        routes,
+        [
+            "10.98.0.0/24 via 192.168.0.1 metric 1024",
+            "10.99.0.0/24 via 192.168.0.1 metric 1024",
+            "192.168.0.0/31 via 192.168.0.1 metric 1024",
+            "fd99::/64 via fd65::1 metric 1024",
+        ]
+    );
+    let lost: Vec<String> = picture.unresolved.keys().map(Cidr::to_string).collect();
+    assert_eq!(lost, ["fd97::/64"]);
+    let wanted = BTreeMap::from([("cali1".to_owned(), BTreeSet::from([presented, six]))]);
+    assert_eq!(picture.presented, wanted);
 }
 
 #[test]

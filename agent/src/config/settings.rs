@@ -183,6 +183,12 @@ pub const SETTINGS: &[Setting] = &[
         "Whether connections are cut that a change of policy no longer allows",
     ),
     both(
+        "MARGAY_LOG_DENIED",
+        "log-denied",
+        "false",
+        "Whether packets that are denied are logged, with the names of both ends and of the rule",
+    ),
+    both(
         "IP",
         "ip",
         "autodetect",
@@ -411,6 +417,11 @@ pub const SETTINGS: &[Setting] = &[
         "How many of them at once",
     ),
     env(
+        "FELIX_LOGPREFIX",
+        "calico-packet",
+        "What the lines begin with that tell of Log rules' packets",
+    ),
+    env(
         "FELIX_NATPORTRANGE",
         "0",
         "Ports of translated sources, such as 32768:65535; 0 is any",
@@ -424,6 +435,31 @@ pub const SETTINGS: &[Setting] = &[
         "FELIX_NATOUTGOINGEXCLUSIONS",
         "IPPoolsOnly",
         "Destinations for which sources are not translated: IPPoolsOnly or IPPoolsAndHostIPs",
+    ),
+    env(
+        "FELIX_ENDPOINTREPORTINGENABLED",
+        "false",
+        "Whether the status of endpoints is written to the datastore, as Felix does",
+    ),
+    env(
+        "FELIX_ENDPOINTREPORTINGDELAYSECS",
+        "1",
+        "Seconds between two writings of it",
+    ),
+    env(
+        "FELIX_REPORTINGINTERVALSECS",
+        "30 with the status of endpoints, else never",
+        "Seconds between two writings of the agent's own status to the datastore; 0 is never",
+    ),
+    env(
+        "FELIX_REPORTINGTTLSECS",
+        "90",
+        "Seconds for which the agent's own status lasts without another",
+    ),
+    env(
+        "FELIX_OPENSTACKREGION",
+        "none",
+        "The region in the keys of those statuses",
     ),
 ];
 

@@ -29,6 +29,10 @@ pub struct PolicyTunables {
     pub log_rate: Option<u64>,
     /// `logActionRateLimitBurst`.
     pub log_burst: Option<u32>,
+    /// `logPrefix`.
+    pub log_prefix: Option<String>,
+    /// `dropActionOverride`: whether denials are logged.
+    pub log_denied: Option<bool>,
     /// `natPortRange`; `Some(None)` is any port.
     pub nat_ports: Option<Option<(u16, u16)>>,
     /// `natOutgoingAddress`.
@@ -56,6 +60,10 @@ pub struct PolicySettings {
     pub failsafes: Failsafes,
     /// Logs a minute of one rule, and at once.
     pub log_limit: Option<(u64, u32)>,
+    /// What lines about rules `Log` begin with.
+    pub log_prefix: String,
+    /// Whether denials are logged.
+    pub log_denied: bool,
     /// Ports of translated sources, both included.
     pub nat_ports: Option<(u16, u16)>,
     /// The address of translated sources; the outgoing interface's where `None`.
@@ -101,6 +109,9 @@ impl PolicySettings {
                     .unwrap_or(failsafes.outbound),
             },
             log_limit: first(sources, |t| t.log_rate.as_ref()).map(|rate| (rate, burst)),
+            log_prefix: first(sources, |t| t.log_prefix.as_ref())
+                .unwrap_or_else(|| LOG_PREFIX.to_owned()),
+            log_denied: first(sources, |t| t.log_denied.as_ref()).unwrap_or(false),
             nat_ports: first(sources, |t| t.nat_ports.as_ref()).flatten(),
             nat_address: first(sources, |t| t.nat_address.as_ref()),
             nat_exclusions: first(sources, |t| t.nat_exclusions.as_ref()).unwrap_or_default(),
@@ -118,6 +129,7 @@ impl PolicySettings {
             marks: self.marks,
             log: Log {
                 limit: self.log_limit,
+                denials: self.log_denied,
                 ..default.log
             },
             allow_ipip: self.allow_ipip,
@@ -199,6 +211,20 @@ pub(crate) fn log_burst(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads `logPrefix`.
+pub(crate) fn log_prefix(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// Reads `dropActionOverride`: whether denials are logged.
+pub(crate) fn drop_action(text: &str) -> Result<bool, String> {
+    match text.replace('-', "").to_ascii_lowercase().as_str() {
+        "drop" => Ok(false),
+        "loganddrop" => Ok(true),
+        _ => Err("give Drop or LogAndDrop: what policy denies is never accepted here".to_owned()),
+    }
+}
+
 /// Reads `natPortRange`, such as `32768:65535`; 0 is any port.
 pub(crate) fn nat_ports(text: &str) -> Result<Option<(u16, u16)>, String> {
     if text == "0" {
@@ -231,6 +257,7 @@ pub(crate) fn nat_exclusions(text: &str) -> Result<Exclusions, String> {
 
 /// Felix's.
 const LOG_BURST: u32 = 5;
+const LOG_PREFIX: &str = "calico-packet";
 
 #[cfg(test)]
 mod tests {
@@ -248,6 +275,10 @@ mod tests {
         assert_eq!(log_rate("10/second"), Ok(600));
         assert_eq!(log_rate("90/hour"), Ok(2));
         assert!(log_rate("0/second").is_err());
+        assert_eq!(drop_action("LogAndDrop"), Ok(true));
+        assert_eq!(drop_action("LOG-and-DROP"), Ok(true));
+        assert_eq!(drop_action("Drop"), Ok(false));
+        assert!(drop_action("LogAndAccept").is_err());
         assert_eq!(nat_ports("0"), Ok(None));
         assert_eq!(nat_ports("99:100"), Ok(Some((99, 100))));
         assert!(nat_ports("100:99").is_err());

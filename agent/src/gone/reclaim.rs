@@ -12,7 +12,9 @@ use margay_model::names::EndpointName;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::{Key, Kind, Prefix};
 use margay_store::follow::{Event, Follower, Options, Update};
-use margay_store::{Answer, Batch, Condition, Entry, Op, Read, Revision, Store, StoreError, Write};
+use margay_store::{
+    Answer, Batch, Condition, Entry, MAX_OPS, Op, Read, Revision, Store, StoreError, Write,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
@@ -21,7 +23,8 @@ use super::{Declaration, Gone, Members};
 use crate::identity;
 use crate::metrics::{Metrics, figure};
 use crate::report::Status;
-use crate::sync;
+use crate::standing::settings::NO_REGION;
+use crate::{standing, sync};
 
 /// The task, with what it is given.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ struct Done {
 enum Refusal {
     #[error("its agent is back")]
     Back,
-    #[error("Calico's Felix reports from it ({0})")]
+    #[error("Calico's Felix, or an agent in its form, has reported from it a moment ago ({0})")]
     Felix(Key),
     #[error("{key} was written at revision {revision}, later than that")]
     Written { key: Key, revision: Revision },
@@ -360,8 +363,35 @@ impl<S: Store + Clone + 'static> Reclaim<S> {
         for entry in answers.filter_map(Answer::into_entry) {
             batch.push(Write::delete(entry.key, entry.revision));
         }
+        self.forget_statuses(node).await?;
         // What has changed meanwhile stays until the next look.
         self.store.commit(&batch).await?;
+        Ok(())
+    }
+}
+
+impl<S: Store> Reclaim<S> {
+    /// Removes what the node's agent has told of its endpoints and of itself.
+    async fn forget_statuses(&self, node: &str) -> Result<(), Refusal> {
+        let last = Key::LastAgentStatus {
+            region: NO_REGION.to_owned(),
+            host: node.to_owned(),
+        };
+        let mut entries: Vec<Entry> = self.store.get(&last).await?.into_iter().collect();
+        for prefix in standing::prefixes(node, NO_REGION) {
+            entries.extend(self.store.list(&prefix).await?.entries);
+        }
+        for some in entries.chunks(MAX_OPS - 1) {
+            let mut batch = Batch::of([Write {
+                key: Key::NodeLease(node.to_owned()),
+                condition: Condition::Absent,
+                op: Op::Check,
+            }]);
+            for entry in some {
+                batch.push(Write::delete(entry.key.clone(), entry.revision));
+            }
+            self.store.commit(&batch).await?;
+        }
         Ok(())
     }
 }
@@ -370,7 +400,6 @@ impl<S: Store + Clone + 'static> Reclaim<S> {
 const PAUSE: Duration = Duration::from_secs(5);
 /// Between two commits: the store has others to serve.
 const BETWEEN: Duration = Duration::from_millis(10);
-const NO_REGION: &str = "no-region";
 
 #[cfg(test)]
 mod tests {
@@ -472,6 +501,16 @@ mod tests {
         container(&store, "n1", "stays", true).await;
         container(&store, "n2", "a", true).await;
         container(&store, "n2", "b", false).await;
+        let statuses = [
+            "/calico/felix/v2/no-region/host/n2/workload/cni/default%2fa/endpoint/eth0",
+            "/calico/felix/v2/no-region/host/n2/last_reported_status",
+            "/calico/felix/v1/host/n2/endpoint/eth0",
+        ];
+        for status in statuses {
+            for key in [status.to_owned(), status.replace("/n2/", "/n1/")] {
+                store.put_raw(&key, b"{}");
+            }
+        }
         let operator = Declaration::Operator("then".to_owned());
         let done = reclaim(&store)
             .try_give_back(&gone(&store, operator))
@@ -487,6 +526,10 @@ mod tests {
             keys(&store, Prefix::Handles).await,
             ["/calico/ipam/v2/handle/net.stays"]
         );
+        let told = keys(&store, Prefix::Calico).await.into_iter();
+        let told: Vec<String> = told.filter(|key| key.contains("/felix/")).collect();
+        assert_eq!(told.len(), statuses.len(), "{told:?}");
+        assert!(told.iter().all(|key| key.contains("/host/n1/")), "{told:?}");
         for prefix in [
             Prefix::Blocks,
             Prefix::HostAffinities,

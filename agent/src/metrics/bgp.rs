@@ -22,6 +22,7 @@ pub struct BgpMetrics {
     prefixes: Family<Labels, Gauge>,
     attribute_errors: Family<Labels, Counter>,
     problems: Gauge,
+    throttled: Counter,
 }
 
 /// Labels by name.
@@ -73,6 +74,11 @@ impl BgpMetrics {
                 "margay_bgp_problems",
                 "BGP objects in the datastore that make no sense, and ports that cannot be had",
             ),
+            throttled: put(
+                r,
+                "margay_bgp_throttled_connections",
+                "Connections to the BGP port that were refused because too many came from one source",
+            ),
         }
     }
 
@@ -86,6 +92,9 @@ impl BgpMetrics {
         self.prefixes.clear();
         self.attribute_errors.clear();
         self.problems.set(figure(status.problems.len()));
+        self.throttled
+            .inner()
+            .store(status.throttled, Ordering::Relaxed);
         for peer in &status.peers {
             let labels = |more: &[(&'static str, &str)]| -> Labels {
                 let own = ("peer", peer.name.clone());

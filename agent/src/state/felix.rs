@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::config::{self, Pattern, Tunables};
 use crate::enforce::settings::{self as policy, PolicySettings, PolicyTunables};
 use crate::mtu;
+use crate::standing::settings::{self as standing, StandingSettings, StandingTunables};
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Settings {
     pub vxlan: Vxlan,
     /// How policy is put in force.
     pub policy: PolicySettings,
+    /// What is told in the datastore of endpoints and of the agent.
+    pub standing: StandingSettings,
 }
 
 /// How VXLAN tunnels are made.
@@ -102,6 +105,11 @@ impl Settings {
                 let sources: Vec<_> = sources.map(|tunables| &tunables.policy).collect();
                 PolicySettings::resolve(&sources)
             },
+            standing: {
+                let sources = sources.iter().flatten();
+                let sources: Vec<_> = sources.map(|tunables| &tunables.standing).collect();
+                StandingSettings::resolve(&sources)
+            },
         }
     }
 }
@@ -159,9 +167,18 @@ pub(super) fn read(value: &[u8]) -> Result<(Tunables, Vec<String>), String> {
             failsafe_outbound: reader.field("failsafeOutboundHostPorts", policy::failsafes),
             log_rate: reader.field("logActionRateLimit", policy::log_rate),
             log_burst: reader.field("logActionRateLimitBurst", policy::log_burst),
+            log_prefix: reader.field("logPrefix", policy::log_prefix),
+            log_denied: reader.field("dropActionOverride", policy::drop_action),
             nat_ports: reader.field("natPortRange", policy::nat_ports),
             nat_address: reader.field("natOutgoingAddress", policy::nat_address),
             nat_exclusions: reader.field("natOutgoingExclusions", policy::nat_exclusions),
+        },
+        standing: StandingTunables {
+            endpoints: reader.field("endpointReportingEnabled", config::boolean),
+            delay: reader.field("endpointReportingDelay", standing::duration),
+            interval: reader.field("reportingInterval", standing::duration),
+            ttl: reader.field("reportingTTL", standing::ttl),
+            region: reader.field("openstackRegion", standing::region),
         },
     };
     Ok((tunables, reader.wrong))

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use margay_endpoint::is_valid_interface_name;
+use margay_endpoint::shaping::Bandwidth;
 use margay_ipam_core::block::allocated;
 use margay_model::key::Owner;
 use margay_model::names::EndpointName;
@@ -140,6 +141,7 @@ pub(super) fn endpoint(
 ) -> Result<(Endpoint, Option<Attachment>), String> {
     let endpoint = WorkloadEndpoint::decode(&entry.value).map_err(text)?;
     let attachment = attachment(&name, &endpoint, entry.revision);
+    let labels = endpoint.metadata.labels;
     let spec = endpoint.spec;
     let interface = spec.interface_name.unwrap_or_default();
     if !is_valid_interface_name(&interface) {
@@ -173,6 +175,12 @@ pub(super) fn endpoint(
         interface,
         mac,
         addresses,
+        labels,
+        bandwidth: spec
+            .qos_controls
+            .as_ref()
+            .map(Bandwidth::of)
+            .unwrap_or_default(),
     };
     Ok((endpoint, attachment))
 }

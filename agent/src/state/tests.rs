@@ -217,3 +217,95 @@ fn vacated_addresses_are_those_that_no_endpoint_has() {
         [address("192.168.0.1"), address("fd00::1")].into()
     );
 }
+
+#[test]
+fn what_does_not_decide_on_bgp_leaves_its_generation() {
+    let mut state = State::new("n1");
+    let block = |used: &[Option<usize>], node: &str| {
+        let key = Key::Block("192.168.0.0/30".parse().unwrap());
+        let allocations: Vec<Option<usize>> = used.to_vec();
+        let attributes = json!([{"handle_id": "h", "secondary": {"node": node}}]);
+        let value = json!({"cidr": "192.168.0.0/30", "affinity": "host:n1", "strictAffinity": false,
+            "allocations": allocations, "unallocated": [], "attributes": attributes, "deleted": false});
+        Entry {
+            key,
+            value: value.to_string().into_bytes(),
+            revision: Revision(1),
+            lease: None,
+        }
+    };
+    let labelled = |label: &str| {
+        let mut entry = endpoint("n1", good());
+        let mut value: Value = serde_json::from_slice(&entry.value).unwrap();
+        value["metadata"]["labels"] = json!({"role": label});
+        entry.value = value.to_string().into_bytes();
+        entry
+    };
+    let other_mac = |label: &str| {
+        let mut entry = labelled(label);
+        let mut value: Value = serde_json::from_slice(&entry.value).unwrap();
+        value["spec"]["mac"] = json!("02:00:00:00:00:02");
+        entry.value = value.to_string().into_bytes();
+        entry
+    };
+    let free = [None; 4];
+    let steps = [
+        (block(&free, "n1"), true),
+        // An address of the block's own node is taken.
+        (block(&[Some(0), None, None, None], "n1"), false),
+        // And by another node.
+        (block(&[Some(0), None, None, None], "n2"), true),
+        (endpoint("n1", good()), true),
+        (labelled("router"), true),
+        (other_mac("router"), false),
+        (endpoint("n2", good()), false),
+        (
+            resource(
+                "felixconfigurations",
+                "default",
+                "FelixConfiguration",
+                json!({"logSeverityScreen": "Debug"}),
+            ),
+            false,
+        ),
+        (
+            resource(
+                "nodes",
+                "n1",
+                "Node",
+                json!({"bgp": {"ipv4Address": "10.0.0.1/24"}}),
+            ),
+            true,
+        ),
+        (
+            resource("ippools", "a", "IPPool", json!({"cidr": "192.168.0.0/16"})),
+            true,
+        ),
+        (
+            resource(
+                "bgppeers",
+                "a",
+                "BGPPeer",
+                json!({"peerIP": "10.0.0.9", "asNumber": 1}),
+            ),
+            true,
+        ),
+    ];
+    for (entry, moves) in &steps {
+        let before = state.bgp_generation();
+        state.put(entry);
+        assert_eq!(state.bgp_generation() != before, *moves, "{}", entry.key);
+        let before = state.bgp_generation();
+        state.put(entry);
+        assert_eq!(state.bgp_generation(), before, "{} again", entry.key);
+    }
+    for (entry, _) in &steps {
+        let felix = entry.key.to_string().contains("felix");
+        let known = state.endpoints().contains_key(&entry.key)
+            || !entry.key.to_string().contains("workloadendpoints");
+        let before = state.bgp_generation();
+        let touched = state.delete(&entry.key);
+        let moves = touched != Touched::Nothing && !felix && known;
+        assert_eq!(state.bgp_generation() != before, moves, "{}", entry.key);
+    }
+}

@@ -1,7 +1,7 @@
 //! A connection: its reading task, and what waits to be written.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use tokio::time::timeout;
 pub(crate) enum Incoming {
     /// Somebody connected.
     Accepted(TcpStream),
+    /// Somebody connected too often, and is refused for a while.
+    Throttled(IpAddr),
     /// A connection we asked for is there.
     Connected(ConnectionId, TcpStream),
     /// Octets came.

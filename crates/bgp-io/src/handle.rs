@@ -27,6 +27,8 @@ pub struct Peers {
     pub now: Duration,
     /// The peers.
     pub peers: Vec<PeerStatus>,
+    /// Connections that were refused since the start because too many came from one source.
+    pub throttled: u64,
 }
 
 /// What is different since news were last taken.

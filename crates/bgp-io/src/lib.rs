@@ -7,6 +7,7 @@
 //!
 //! It decides nothing about BGP.
 
+mod admission;
 mod connection;
 mod error;
 mod handle;

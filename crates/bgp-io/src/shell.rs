@@ -1,18 +1,20 @@
 //! The task that owns a speaker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use margay_bgp::{ConnectionId, Output, Password, Speaker, SpeakerConfig};
+use margay_bgp::{ConnectionId, Event, Output, Password, Refusal, Speaker, SpeakerConfig};
 use margay_model::Cidr;
 use margay_netlink::tcp;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::admission::{Admission, Expected, Verdict};
 use crate::connection::{Connection, Incoming, Progress};
 use crate::error::Error;
 use crate::handle::{Command, Handle, News, NewsReceiver, Peers};
@@ -38,12 +40,24 @@ struct Shell {
     listeners: BTreeMap<SocketAddr, Listener>,
     /// The passwords that listeners have, by range.
     passwords: BTreeMap<Cidr, Password>,
+    /// Where peers are expected, for those that accept connections.
+    expected: watch::Sender<Arc<Expected>>,
+    /// How many connections were refused because too many came.
+    throttled: Arc<AtomicU64>,
     incoming: mpsc::Sender<Incoming>,
     pending: News,
     /// Octets on their way from the speaker to a socket.
     scratch: Vec<u8>,
     /// Tasks that end soon, after a last word was written.
     lingering: Vec<JoinHandle<()>>,
+}
+
+/// Who decides which connections to one address are taken.
+struct Gate {
+    admission: Admission,
+    start: Instant,
+    expected: watch::Receiver<Arc<Expected>>,
+    throttled: Arc<AtomicU64>,
 }
 
 struct Listener {
@@ -64,12 +78,15 @@ pub fn start(settings: Settings) -> Result<(Handle, NewsReceiver), Error> {
     let (news, news_receiver) = mpsc::channel(1);
     let config = settings.speaker;
     let passwords = config.password_keys();
+    let (expected, _) = watch::channel(Arc::new(Expected::of(&config)));
     let mut shell = Shell {
         speaker: Speaker::new(config, Duration::ZERO, settings.seed, settings.restarting),
         start: Instant::now(),
         connections: HashMap::new(),
         listeners: BTreeMap::new(),
         passwords: BTreeMap::new(),
+        expected,
+        throttled: Arc::default(),
         incoming,
         pending: News::default(),
         scratch: Vec::new(),
@@ -147,6 +164,7 @@ impl Shell {
         match command {
             Command::Configure(config) => {
                 self.set_passwords(config.password_keys());
+                self.expected.send_replace(Arc::new(Expected::of(&config)));
                 self.speaker.configure(now, *config);
             }
             Command::Listen(addresses, answer) => {
@@ -177,6 +195,7 @@ impl Shell {
                 let _ = answer.send(Peers {
                     now,
                     peers: self.speaker.peers(),
+                    throttled: self.throttled.load(Ordering::Relaxed),
                 });
             }
             Command::Received(peer, answer) => {
@@ -197,6 +216,10 @@ impl Shell {
         let now = self.now();
         match incoming {
             Incoming::Accepted(stream) => self.accept(stream),
+            Incoming::Throttled(address) => {
+                let reason = Refusal::TooMany;
+                self.note(Event::ConnectionRefused { address, reason });
+            }
             Incoming::Connected(id, stream) => {
                 let Ok(local) = stream.local_addr() else {
                     return self.lost(id, "the socket has no address");
@@ -270,17 +293,19 @@ impl Shell {
                     self.pending.best.insert(prefix, best);
                 }
                 Output::Converged => self.pending.converged = true,
-                Output::Event(event) => {
-                    if self.pending.events.len() < EVENTS_MAX {
-                        self.pending.events.push(event);
-                    } else {
-                        self.pending.events_lost += 1;
-                    }
-                }
+                Output::Event(event) => self.note(event),
             }
         }
         if self.lingering.len() > LINGERING_SWEEP {
             self.lingering.retain(|task| !task.is_finished());
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        if self.pending.events.len() < EVENTS_MAX {
+            self.pending.events.push(event);
+        } else {
+            self.pending.events_lost += 1;
         }
     }
 
@@ -341,7 +366,14 @@ impl Shell {
     fn listen(&mut self, address: SocketAddr) -> Result<(), Error> {
         let opened = socket::listen(address);
         let socket = Arc::new(opened.map_err(|source| Error::Listen { address, source })?);
-        let task = tokio::spawn(accept_all(Arc::clone(&socket), self.incoming.clone()));
+        let gate = Gate {
+            admission: Admission::default(),
+            start: self.start,
+            expected: self.expected.subscribe(),
+            throttled: Arc::clone(&self.throttled),
+        };
+        let accepting = accept_all(Arc::clone(&socket), gate, self.incoming.clone());
+        let task = tokio::spawn(accepting);
         let listener = Listener { socket, task };
         for (range, password) in &self.passwords {
             listener.set_password(address, *range, password.as_bytes(), &mut self.pending);
@@ -391,10 +423,33 @@ impl News {
     }
 }
 
-async fn accept_all(socket: Arc<TcpListener>, to: mpsc::Sender<Incoming>) {
+impl Gate {
+    /// Whether a connection is taken; if it is not, whether people are to be told.
+    fn admit(&mut self, address: IpAddr) -> Verdict {
+        let expected = Arc::clone(&self.expected.borrow());
+        let now = self.start.elapsed();
+        let verdict = self.admission.admit(now, address, &expected);
+        if verdict != Verdict::Take {
+            self.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+}
+
+async fn accept_all(socket: Arc<TcpListener>, mut gate: Gate, to: mpsc::Sender<Incoming>) {
     loop {
         match socket.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let address = from.ip().to_canonical();
+                if let Verdict::Refuse { tell } = gate.admit(address) {
+                    // A reset, so that nothing is left of it here.
+                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                    if tell {
+                        // Where there is no room for the word, there is more to tell than this.
+                        let _ = to.try_send(Incoming::Throttled(address));
+                    }
+                    continue;
+                }
                 if to.send(Incoming::Accepted(stream)).await.is_err() {
                     return;
                 }

@@ -140,6 +140,33 @@ pub enum BestReason {
     PathId,
 }
 
+impl BestReason {
+    /// The first step in which two routes of peers differ by what they bear: the attributes of each, and whether
+    /// its session is external. `None` for routes that are as good. For speakers that do not say why a route is
+    /// the best.
+    #[must_use]
+    pub fn by_attributes(one: (&Attributes, bool), other: (&Attributes, bool)) -> Option<Self> {
+        let ((one, external), (other, other_external)) = (one, other);
+        let steps = [
+            (
+                one.preference() == other.preference(),
+                Self::LocalPreference,
+            ),
+            (
+                one.as_path.length() == other.as_path.length(),
+                Self::AsPathLength,
+            ),
+            (one.origin == other.origin, Self::Origin),
+            (one.med == other.med, Self::Med),
+            (external == other_external, Self::External),
+        ];
+        steps
+            .into_iter()
+            .find(|(same, _)| !same)
+            .map(|(_, reason)| reason)
+    }
+}
+
 impl fmt::Display for BestReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -250,6 +277,9 @@ pub enum Refusal {
     /// The peer waits after an error.
     #[error("the peer is held down after an error")]
     HeldDown,
+    /// Too many connections came from there lately.
+    #[error("too many connections come from there; those beyond some a second are refused")]
+    TooMany,
     /// The speaker stops.
     #[error("the speaker stops")]
     Stopping,
@@ -317,4 +347,53 @@ pub enum DownReason {
     /// The speaker stops.
     #[error("the speaker stops")]
     Stopping,
+}
+
+#[cfg(test)]
+mod tests {
+    use margay_model::Cidr;
+    use margay_model::scalar::AsNumber;
+
+    use super::*;
+    use crate::attribute::Origin;
+    use crate::route::LocalRoute;
+
+    #[test]
+    fn the_first_step_in_which_routes_differ_is_told() {
+        let prefix: Cidr = "10.65.0.0/26".parse().unwrap();
+        let plain = LocalRoute::new(prefix).attributes();
+        let with = |change: &dyn Fn(&mut Attributes)| {
+            let mut other = plain.clone();
+            change(&mut other);
+            other
+        };
+        let med = with(&|other| other.med = Some(7));
+        let origin = with(&|other| {
+            other.origin = Origin::Incomplete;
+            other.med = Some(7);
+        });
+        let path = with(&|other| {
+            other.as_path.prepend(&[AsNumber(1)]);
+            other.origin = Origin::Egp;
+        });
+        let preference = with(&|other| {
+            other.local_pref = Some(200);
+            other.as_path.prepend(&[AsNumber(1)]);
+        });
+        // 100 is what an absent LOCAL_PREF stands for.
+        let usual = with(&|other| other.local_pref = Some(100));
+        for (other, external, wanted) in [
+            (&usual, false, None),
+            (&usual, true, Some(BestReason::External)),
+            (&med, true, Some(BestReason::Med)),
+            (&origin, false, Some(BestReason::Origin)),
+            (&path, false, Some(BestReason::AsPathLength)),
+            (&preference, false, Some(BestReason::LocalPreference)),
+        ] {
+            let told = BestReason::by_attributes((&plain, false), (other, external));
+            assert_eq!(told, wanted);
+            let told = BestReason::by_attributes((other, external), (&plain, false));
+            assert_eq!(told, wanted);
+        }
+    }
 }

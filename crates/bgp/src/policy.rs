@@ -1,6 +1,7 @@
 //! Import and export policy: rules on routes, the first that decides wins.
 
 mod condition;
+mod difference;
 mod evaluate;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::attribute::{Community, LargeCommunity};
 use crate::config::NextHopMode;
 
 pub use condition::{Condition, Interfaces, Owners, PrefixMatch, PrefixOperator, PrefixSet};
+pub use difference::Difference;
 pub(crate) use evaluate::Outcome;
 pub use evaluate::{Candidate, RouteSource};
 

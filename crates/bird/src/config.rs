@@ -4,8 +4,9 @@ mod expression;
 mod filter;
 mod peer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use margay_bgp::policy::PrefixSet;
 use margay_bgp::{LocalRoute, Origin, SpeakerConfig};
@@ -29,6 +30,8 @@ pub struct Daemon<'a> {
     /// Prefixes that others than BIRD route in the kernel, or that are not to be routed; BIRD leaves them
     /// out.
     pub spared: &'a PrefixSet,
+    /// Workloads with which the node has sessions: the kernel's routes to them lead to next hops.
+    pub workloads: &'a BTreeSet<IpAddr>,
     /// Whether the kernel's routes stay when BIRD ends.
     pub persist: bool,
 }
@@ -125,13 +128,24 @@ fn tables(daemon: &Daemon<'_>, family: Family) -> String {
         }
     };
     let host = family.width();
-    // Of the agent's routes only those to single gateways may lead to a next hop.
+    let workloads = daemon.workloads.iter();
+    let workloads = workloads.map(|address| Cidr::host(*address));
+    let workloads: Vec<String> = workloads
+        .filter(|single| single.family() == family)
+        .map(|single| single.to_string())
+        .collect();
+    let workloads = match workloads.as_slice() {
+        [] => String::new(),
+        some => format!("if net ~ [ {} ] then accept; ", some.join(", ")),
+    };
+    // Of the agent's routes only those to single gateways and to workloads with sessions may lead to a
+    // next hop.
     let _ = write!(
         text,
         "protocol kernel margay_kernel{v} {{\n\
          \x20 learn; {persist}scan time 2; metric {metric}; merge paths on limit {ways}; graceful restart;\n\
          \x20 {channel} {{\n\
-         \x20   import filter {{ if (krt_source = {AGENT_PROTOCOL} && net.len < {host}){within} then reject; accept; }};\n\
+         \x20   import filter {{ {workloads}if (krt_source = {AGENT_PROTOCOL} && net.len < {host}){within} then reject; accept; }};\n\
          \x20   export where source = RTS_BGP && dest = RTD_UNICAST{without};\n\
          \x20 }};\n}}\n",
     );

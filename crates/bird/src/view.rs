@@ -190,8 +190,7 @@ pub fn table(entries: Vec<Entry>, speaker: &SpeakerConfig) -> Vec<TableEntry> {
     table
 }
 
-/// Why the first is before the second. BIRD does not say, but the attributes do, in the order in which
-/// it compares.
+/// Why the first is before the second. BIRD does not say, but the attributes do.
 fn reason(paths: &[TablePath], speaker: &SpeakerConfig) -> Option<BestReason> {
     let best = paths.first()?;
     if best.source == Source::Local {
@@ -200,32 +199,20 @@ fn reason(paths: &[TablePath], speaker: &SpeakerConfig) -> Option<BestReason> {
     let Some(next) = paths.get(1) else {
         return Some(BestReason::OnlyPath);
     };
-    let (one, other): (&Attributes, &Attributes) = (&best.attributes, &next.attributes);
-    Some(if one.preference() != other.preference() {
-        BestReason::LocalPreference
-    } else if one.as_path.length() != other.as_path.length() {
-        BestReason::AsPathLength
-    } else if one.origin != other.origin {
-        BestReason::Origin
-    } else if one.med != other.med {
-        BestReason::Med
-    } else if is_external(best, speaker) != is_external(next, speaker) {
-        BestReason::External
-    } else {
-        BestReason::RouterId
-    })
+    let [one, other] = [best, next].map(|path| borne(path, speaker));
+    Some(BestReason::by_attributes(one, other).unwrap_or(BestReason::RouterId))
 }
 
 /// Whether BIRD shares traffic between both.
 fn as_good(best: &TablePath, other: &TablePath, speaker: &SpeakerConfig) -> bool {
     let peers = best.source != Source::Local && other.source != Source::Local;
-    let (one, two) = (&best.attributes, &other.attributes);
-    peers
-        && one.preference() == two.preference()
-        && one.as_path.length() == two.as_path.length()
-        && one.origin == two.origin
-        && one.med == two.med
-        && is_external(best, speaker) == is_external(other, speaker)
+    let [one, two] = [best, other].map(|path| borne(path, speaker));
+    peers && BestReason::by_attributes(one, two).is_none()
+}
+
+/// What a route bears, and whether its session is external.
+fn borne<'p>(path: &'p TablePath, speaker: &SpeakerConfig) -> (&'p Attributes, bool) {
+    (&path.attributes, is_external(path, speaker))
 }
 
 fn is_external(path: &TablePath, speaker: &SpeakerConfig) -> bool {

@@ -38,6 +38,7 @@ struct Wanted {
     speaker: SpeakerConfig,
     routes: BTreeMap<Cidr, LocalRoute>,
     spared: PrefixSet,
+    workloads: BTreeSet<IpAddr>,
     port: u16,
     own_addresses_only: bool,
 }
@@ -50,6 +51,7 @@ impl Wanted {
             speaker,
             routes: BTreeMap::new(),
             spared: PrefixSet::default(),
+            workloads: BTreeSet::new(),
             port: 179,
             own_addresses_only: false,
         }
@@ -75,6 +77,7 @@ impl Wanted {
             own_addresses_only: self.own_addresses_only,
             priorities: (1024, 1025),
             spared: &self.spared,
+            workloads: &self.workloads,
             persist: true,
         })
     }
@@ -216,6 +219,21 @@ fn a_nodes_configuration_is_as_it_was() {
     assert_eq!(made.text, include_str!("recorded/node.conf"));
     read_by_bird(&made.text);
     assert_eq!(node().made(), made);
+}
+
+#[test]
+fn routes_to_workloads_with_sessions_lead_to_next_hops() {
+    let mut wanted = Wanted::new();
+    wanted.spared = PrefixSet::within([cidr("192.168.1.0/26")]);
+    wanted.workloads = BTreeSet::from([address("192.168.1.5"), address("fd65::5")]);
+    let made = wanted.made();
+    assert!(
+        made.text
+            .contains("import filter { if net ~ [ 192.168.1.5/32 ] then accept; if (krt_source"),
+        "{}",
+        made.text
+    );
+    read_by_bird(&made.text);
 }
 
 #[test]

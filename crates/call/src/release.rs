@@ -47,7 +47,8 @@ impl Releasing {
         }
     }
 
-    /// Gives back what an attachment holds, or journals that this is to be done. Returns the addresses given back.
+    /// Gives back what an attachment holds, or journals that this is to be done. Returns the addresses
+    /// that it has no more, also those that another IPAM plugin assigned.
     ///
     /// # Errors
     /// Code 5: it could be neither given back nor journalled.
@@ -63,7 +64,7 @@ impl Releasing {
                 );
                 self.quarantine.admit(&detached.addresses);
                 self.forget(waiting.as_ref())?;
-                return Ok(detached.addresses);
+                return Ok(detached.vacated);
             }
             Ok(_) => Error::new(code::AGENT_UNREACHABLE, NO_NAME),
             Err(error) => error,
@@ -73,7 +74,8 @@ impl Releasing {
     }
 
     /// Finishes a release of the attachment that waits in the journal, before an ADD makes it anew: the agent
-    /// could not tell what the ADD made from what was to be released. Returns the addresses given back.
+    /// could not tell what the ADD made from what was to be released. Returns the addresses
+    /// that are nobody's now.
     ///
     /// # Errors
     /// The store failed; the release waits on.
@@ -100,7 +102,7 @@ impl Releasing {
             ),
         );
         self.forget(Some(&waiting))?;
-        Ok(done.addresses)
+        Ok(done.vacated)
     }
 
     async fn try_release(

@@ -12,7 +12,7 @@ use std::path::Path;
 use margay_cni::error::CODES;
 
 #[test]
-fn every_code_is_documented() {
+fn e02_and_e03_every_code_is_documented() {
     let text = page();
     for entry in CODES {
         let heading = format!("\n## {} {}\n", entry.code, entry.name);
@@ -34,6 +34,13 @@ fn every_code_is_documented() {
             entry.code
         );
     }
+}
+
+#[test]
+fn e02_reserved_codes_are_not_used() {
+    let reserved = |code: &u32| matches!(code, 0 | 9 | 10 | 12..=49 | 52..=99);
+    let used: Vec<u32> = CODES.iter().map(|entry| entry.code).collect();
+    assert!(!used.iter().any(reserved), "{used:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod check;
 mod mark;
 mod names;
 mod plan;
+pub mod shaping;
 
 pub use check::{End, Expected, ExpectedEnd, Interface, Observed, Problem, verify};
 pub use mark::Mark;

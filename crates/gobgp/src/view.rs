@@ -182,8 +182,7 @@ pub fn table(speaker: &SpeakerConfig, told: &[api::Destination]) -> Vec<TableEnt
     told.iter().filter_map(entry).collect()
 }
 
-/// Why the first is before the second. GoBGP does not say, but the attributes do, in the order in which it
-/// compares.
+/// Why the first is before the second. GoBGP does not say, but the attributes do.
 fn reason(told: &[api::Path], paths: &[TablePath]) -> Option<BestReason> {
     let best = paths.first()?;
     if best.source == Source::Local {
@@ -192,30 +191,15 @@ fn reason(told: &[api::Path], paths: &[TablePath]) -> Option<BestReason> {
     let ([first, second, ..], Some(next)) = (told, paths.get(1)) else {
         return Some(BestReason::OnlyPath);
     };
-    let (one, other): (&Attributes, &Attributes) = (&best.attributes, &next.attributes);
-    Some(if one.preference() != other.preference() {
-        BestReason::LocalPreference
-    } else if one.as_path.length() != other.as_path.length() {
-        BestReason::AsPathLength
-    } else if one.origin != other.origin {
-        BestReason::Origin
-    } else if one.med != other.med {
-        BestReason::Med
-    } else if first.is_from_external != second.is_from_external {
-        BestReason::External
-    } else {
-        BestReason::RouterId
-    })
+    let one = (&*best.attributes, first.is_from_external);
+    let other = (&*next.attributes, second.is_from_external);
+    Some(BestReason::by_attributes(one, other).unwrap_or(BestReason::RouterId))
 }
 
 /// Whether traffic is shared between both.
 fn is_as_good(best: (&api::Path, &Attributes), other: (&api::Path, &Attributes)) -> bool {
-    !other.0.is_nexthop_invalid
-        && best.0.is_from_external == other.0.is_from_external
-        && best.1.preference() == other.1.preference()
-        && best.1.as_path.length() == other.1.as_path.length()
-        && best.1.origin == other.1.origin
-        && best.1.med == other.1.med
+    let [one, two] = [best, other].map(|(path, attributes)| (attributes, path.is_from_external));
+    !other.0.is_nexthop_invalid && BestReason::by_attributes(one, two).is_none()
 }
 
 fn by_address<'s>(speaker: &'s SpeakerConfig, text: &str) -> Option<(&'s str, &'s PeerConfig)> {

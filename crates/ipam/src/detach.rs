@@ -43,6 +43,9 @@ pub struct Detach {
 pub struct Detached {
     /// The addresses given back, in order.
     pub addresses: Vec<IpAddr>,
+    /// The addresses that the attachment has no more: those given back, and those that its endpoint recorded, which
+    /// another IPAM plugin may have assigned.
+    pub vacated: Vec<IpAddr>,
     /// Whether the endpoint was there and was this container's.
     pub endpoint: bool,
 }
@@ -76,6 +79,7 @@ impl<S: Store> Allocator<'_, S> {
         };
         let mut addresses = self.release(&release, &mut removal).await?.addresses;
         let endpoint = removal.found.is_some();
+        let mut vacated = removal.also();
         if let Some(legacy) = detach.legacy_handle.as_ref()
             && removal.has_legacy_handle
         {
@@ -83,8 +87,12 @@ impl<S: Store> Allocator<'_, S> {
             release.interface = None;
             addresses.extend(self.release(&release, &mut removal).await?.addresses);
         }
+        vacated.extend(&addresses);
+        vacated.sort_unstable();
+        vacated.dedup();
         Ok(Detached {
             addresses,
+            vacated,
             endpoint,
         })
     }

@@ -92,6 +92,17 @@ async fn d01_endpoint_and_addresses_go_in_one_commit_and_again_without_effect() 
 }
 
 #[tokio::test]
+async fn addresses_of_another_ipam_plugin_are_vacated_and_not_given_back() {
+    let memory = cluster();
+    endpoint(&memory, "c1", "203.0.113.9");
+    let gone = detach(&memory, "c1").await;
+    assert!(gone.addresses.is_empty());
+    let foreign: std::net::IpAddr = "203.0.113.9".parse().unwrap();
+    assert_eq!((gone.vacated, gone.endpoint), (vec![foreign], true));
+    assert_eq!(detach(&memory, "c1").await, Detached::default());
+}
+
+#[tokio::test]
 async fn d06_a_newer_container_of_the_same_pod_keeps_endpoint_and_address() {
     let memory = cluster();
     assign(&memory, "net.old").await;

@@ -114,6 +114,11 @@ pub enum Prefix {
         /// Node name.
         host: String,
     },
+    /// All host endpoint statuses of a node.
+    HostEndpointStatuses {
+        /// Node name.
+        host: String,
+    },
     /// All node leases.
     NodeLeases,
     /// All of Docker's networks.
@@ -299,6 +304,7 @@ impl Prefix {
             Self::WorkloadStatuses { region, host } => {
                 format!("{FELIX2}{region}/host/{host}/workload/")
             }
+            Self::HostEndpointStatuses { host } => format!("{FELIX1}host/{host}/endpoint/"),
             Self::NodeLeases => NODE_LEASES.to_owned(),
             Self::DockerNetworks => DOCKER_NETWORKS.to_owned(),
             Self::Memberships => MEMBERSHIPS.to_owned(),

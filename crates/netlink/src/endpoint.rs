@@ -11,6 +11,7 @@ use crate::link::{Interfaces, Link};
 use crate::message::{self, Put};
 use crate::namespace::Namespace;
 use crate::route::RouteFilter;
+use crate::shaping;
 use crate::socket::Netlink;
 
 /// An endpoint that is set up.
@@ -98,12 +99,25 @@ async fn make(
     }
 }
 
-/// Deletes the host end, and with it the pair. Nothing there is as good.
+/// Takes the host end down, so that nothing passes the pair any more. That is quick, where [`teardown`] lasts until the
+/// kernel has forgotten the pair. Nothing there is as good, and an interface of another's stays as it is.
+///
+/// # Errors
+/// [`Error::GetLink`] and [`Error::SetLink`].
+pub async fn close(host: &Netlink, host_name: &str, mark: &Mark) -> Result<()> {
+    match host.link(host_name).await? {
+        Some(link) if is_ours(&link, mark) => host.set_down(link.index, host_name).await,
+        _ => Ok(()),
+    }
+}
+
+/// Deletes the host end, and with it the pair, and the device of its bandwidth limits. Nothing there is as good.
 ///
 /// # Errors
 /// [`Error::GetLink`] and [`Error::DeleteLink`].
 pub async fn teardown(host: &Netlink, host_name: &str, mark: &Mark) -> Result<Removal> {
     let Some(link) = host.link(host_name).await? else {
+        shaping::forget(host, host_name).await?;
         return Ok(Removal::Absent);
     };
     if !is_ours(&link, mark) {
@@ -112,6 +126,7 @@ pub async fn teardown(host: &Netlink, host_name: &str, mark: &Mark) -> Result<Re
         });
     }
     let removed = host.delete_link(link.index, host_name).await?;
+    shaping::forget(host, host_name).await?;
     Ok(if removed {
         Removal::Removed
     } else {

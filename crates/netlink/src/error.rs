@@ -123,6 +123,16 @@ pub enum Error {
         /// The reason.
         source: RequestError,
     },
+    /// A bandwidth limit could not be set or lifted.
+    #[error("limiting the bandwidth of {interface}: {}", facility.words(source))]
+    Shape {
+        /// The interface.
+        interface: String,
+        /// What of the kernel it needs.
+        facility: Facility,
+        /// The reason.
+        source: RequestError,
+    },
     /// An interface could not be deleted.
     #[error("deleting interface {name}")]
     DeleteLink {
@@ -250,6 +260,7 @@ impl Error {
             | Self::GetLink { source, .. }
             | Self::SetLink { source, .. }
             | Self::DeleteLink { source, .. }
+            | Self::Shape { source, .. }
             | Self::AddAddress { source, .. }
             | Self::AddRoute { source, .. }
             | Self::DeleteRoute { source, .. }
@@ -261,6 +272,44 @@ impl Error {
             | Self::DeleteFdb { source, .. }
             | Self::List { source, .. } => source.errno(),
             _ => None,
+        }
+    }
+}
+
+/// A part of the kernel without which bandwidth cannot be limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Facility {
+    /// Token bucket filters.
+    TokenBucket,
+    /// Devices of kind `ifb`.
+    Ifb,
+    /// The discipline `ingress`.
+    Ingress,
+    /// Filters that redirect packets.
+    Redirect,
+}
+
+impl Facility {
+    /// The modules that have it.
+    fn modules(self) -> &'static str {
+        match self {
+            Self::TokenBucket => "sch_tbf",
+            Self::Ifb => "ifb",
+            Self::Ingress => "sch_ingress",
+            Self::Redirect => "cls_u32 and act_mirred",
+        }
+    }
+
+    /// What is missing, where the kernel's refusal says that something is.
+    fn words(self, source: &RequestError) -> String {
+        match source.errno() {
+            Some(Errno::ENOENT | Errno::EOPNOTSUPP) => {
+                format!(
+                    "this kernel has no {}; load it, or remove the limit",
+                    self.modules()
+                )
+            }
+            _ => format!("the kernel refuses what {} does", self.modules()),
         }
     }
 }

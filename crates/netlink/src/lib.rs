@@ -27,13 +27,14 @@ mod neighbour;
 pub mod netfilter;
 mod pair;
 mod route;
+pub mod shaping;
 mod socket;
 mod sysctl;
 pub mod table;
 pub mod tcp;
 pub mod tunnel;
 
-pub use error::{Error, RequestError, Result};
+pub use error::{Error, Facility, RequestError, Result};
 pub use link::{Interfaces, Link};
 pub use namespace::Namespace;
 pub use pair::Namespaces;

@@ -152,6 +152,15 @@ impl Netlink {
             .map_err(failed)
     }
 
+    /// Takes an interface down.
+    pub(crate) async fn set_down(&self, index: u32, name: &str) -> Result<()> {
+        let failed = |source| Error::SetLink {
+            name: name.to_owned(),
+            source,
+        };
+        self.change(message::set_down(index)).await.map_err(failed)
+    }
+
     /// Deletes an interface by index; one that is gone is as good. Returns whether it was there.
     pub(crate) async fn delete_link(&self, index: u32, name: &str) -> Result<bool> {
         match self.change(message::delete_link(index)).await {

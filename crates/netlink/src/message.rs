@@ -3,7 +3,9 @@
 mod encode;
 #[cfg(test)]
 mod golden;
+mod shaping;
 mod tunnel;
 
 pub(crate) use encode::*;
+pub(crate) use shaping::*;
 pub(crate) use tunnel::*;

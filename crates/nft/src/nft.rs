@@ -3,6 +3,7 @@
 use margay_netlink::netfilter::wire::{Attributes, Encoder, Message, NLM_F_DUMP, NLM_F_REQUEST};
 use margay_netlink::netfilter::{Connection, Error, Result};
 use margay_netlink::{Namespace, RequestError};
+use margay_ruleset::compile::is_denial;
 use margay_ruleset::expression::Expression;
 use margay_ruleset::others::ForeignChain;
 use margay_ruleset::{Batch, Observed, ObservedSet, ObservedTable, Table, Verdict, closed, plan};
@@ -30,6 +31,8 @@ pub struct RuleCounter {
     pub comment: Option<String>,
     /// Whether it drops or rejects what it counts.
     pub denies: bool,
+    /// What becomes of what it counts; `None` where it only counts, or translates.
+    pub verdict: Option<Verdict>,
     /// Packets since it was added.
     pub packets: u64,
     /// Their bytes.
@@ -199,6 +202,7 @@ impl Nft {
                         chain: place.0.clone(),
                         index: place.1,
                         denies: found.rule.expressions.iter().any(denies),
+                        verdict: found.rule.expressions.iter().find_map(verdict),
                         comment: found.rule.comment,
                         packets,
                         bytes,
@@ -380,7 +384,14 @@ fn denies(expression: &Expression) -> bool {
     matches!(
         expression,
         Expression::Verdict(Verdict::Drop) | Expression::Reject(_)
-    )
+    ) || matches!(expression, Expression::Verdict(Verdict::Goto(chain)) if is_denial(chain))
+}
+
+fn verdict(expression: &Expression) -> Option<Verdict> {
+    match expression {
+        Expression::Verdict(verdict) => Some(verdict.clone()),
+        _ => None,
+    }
 }
 
 const ATTEMPTS: usize = 8;

@@ -9,6 +9,8 @@ use margay_model::resource::bgp::{
 };
 use margay_model::{Cidr, Family};
 
+use crate::configuration::PRIORITY_MAX;
+
 /// The rules of a filter, in both directions and for both families.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Filter {
@@ -21,6 +23,11 @@ pub(crate) struct Filter {
 /// # Errors
 /// The first rule that makes no sense, with the reason.
 pub(crate) fn read(name: &str, spec: &BGPFilterSpec) -> Result<Filter, String> {
+    if let Some(field) = spec.extra.keys().next() {
+        return Err(format!(
+            "field {field} is not known here; take it out, or use a version that has it"
+        ));
+    }
     let list = |field: &'static str, family, rules: &[FilterRule]| {
         rules
             .iter()
@@ -46,6 +53,12 @@ pub(crate) fn read(name: &str, spec: &BGPFilterSpec) -> Result<Filter, String> {
 }
 
 fn read_rule(name: Arc<str>, family: Family, rule: &FilterRule) -> Result<Rule, String> {
+    // A rule without one of its conditions would take what it is not meant for.
+    if let Some(field) = unknown_fields(rule).next() {
+        return Err(format!(
+            "field {field} is not known here; take it out, or use a version that has it"
+        ));
+    }
     let mut conditions = vec![Condition::Family(family)];
     conditions.extend(prefix(family, rule)?);
     match &rule.source {
@@ -79,6 +92,9 @@ fn read_rule(name: Arc<str>, family: Family, rule: &FilterRule) -> Result<Rule, 
         FilterAction::Reject => Verdict::Reject,
         FilterAction::Other(other) => return Err(unknown("action", other)),
     };
+    if verdict == Verdict::Reject && !rule.operations.is_empty() {
+        return Err("operations go with action Accept only".to_owned());
+    }
     let operations = rule.operations.iter().map(operation);
     Ok(Rule {
         name,
@@ -86,6 +102,24 @@ fn read_rule(name: Arc<str>, family: Family, rule: &FilterRule) -> Result<Rule, 
         operations: operations.collect::<Result<_, _>>()?,
         verdict: Some(verdict),
     })
+}
+
+fn unknown_fields(rule: &FilterRule) -> impl Iterator<Item = &String> {
+    let lengths = rule.prefix_length.iter();
+    let communities = rule.communities.iter();
+    let operations = rule.operations.iter();
+    let operations = operations.flat_map(|operation| {
+        let add = operation.add_community.iter();
+        let prepend = operation.prepend_as_path.iter();
+        let set = operation.set_priority.iter();
+        let parts = add.flat_map(|add| add.extra.keys());
+        let parts = parts.chain(prepend.flat_map(|prepend| prepend.extra.keys()));
+        let parts = parts.chain(set.flat_map(|set| set.extra.keys()));
+        operation.extra.keys().chain(parts)
+    });
+    let parts = lengths.flat_map(|lengths| lengths.extra.keys());
+    let parts = parts.chain(communities.flat_map(|communities| communities.extra.keys()));
+    rule.extra.keys().chain(parts).chain(operations)
 }
 
 fn prefix(family: Family, rule: &FilterRule) -> Result<Option<Condition>, String> {
@@ -171,8 +205,10 @@ pub(crate) fn community(text: &str) -> Result<Either, String> {
 
 fn priority(told: i64) -> Result<u32, String> {
     match u32::try_from(told) {
-        Ok(priority) if (1..=2_147_483_646).contains(&priority) => Ok(priority),
-        _ => Err(format!("priority {told} is not within 1 and 2147483646")),
+        Ok(priority) if (1..=PRIORITY_MAX).contains(&priority) => Ok(priority),
+        _ => Err(format!(
+            "priority {told} is not within 1 and {PRIORITY_MAX}"
+        )),
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Input<'a> {
     pub blocks: &'a BTreeMap<Cidr, String>,
     /// Addresses that a node uses out of another's block.
     pub borrowed: &'a BTreeMap<IpAddr, String>,
-    /// Addresses of this node's endpoints.
-    pub endpoints: &'a BTreeSet<IpAddr>,
+    /// This node's endpoints by name.
+    pub endpoints: &'a BTreeMap<String, Endpoint>,
     /// Passwords by reference; an error is the reason in words.
     pub passwords: &'a dyn Fn(&SecretKeyRef) -> Result<Password, String>,
 }
@@ -57,6 +57,17 @@ pub struct Pool {
     pub cidr: Cidr,
     /// Whether its routes are announced.
     pub export: bool,
+}
+
+/// An endpoint of this node as far as BGP goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The interface that leads to it.
+    pub interface: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Node {
@@ -96,7 +107,10 @@ impl<'a> Input<'a> {
 
     /// The port on which a node awaits connections.
     pub(crate) fn listen_port(&self, node: &str) -> u16 {
-        let told = |spec: Option<&BGPConfigurationSpec>| spec.and_then(|spec| spec.listen_port);
+        let told = |spec: Option<&BGPConfigurationSpec>| {
+            spec.and_then(|spec| spec.listen_port)
+                .filter(|port| *port > 0)
+        };
         told(self.configuration_of(node))
             .or_else(|| told(self.configuration()))
             .unwrap_or(DEFAULT_PORT)
@@ -127,5 +141,7 @@ impl std::fmt::Debug for Input<'_> {
     }
 }
 
-const DEFAULT: &str = "default";
-const OF_NODE: &str = "node.";
+/// The name of the cluster's configuration.
+pub(crate) const DEFAULT: &str = "default";
+/// How the names of nodes' configurations begin.
+pub(crate) const OF_NODE: &str = "node.";

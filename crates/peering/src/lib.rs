@@ -10,6 +10,7 @@
 //! both addresses as texts. One thing is stricter: of another node's routes only those are taken that
 //! lie in a pool and come from the node to which the datastore gives them, or through a reflector.
 
+mod configuration;
 mod filter;
 mod input;
 mod policy;
@@ -23,11 +24,10 @@ use std::num::NonZeroUsize;
 
 use margay_bgp::{BGP_PORT, LocalRoute, SpeakerConfig};
 use margay_model::Cidr;
-use margay_model::resource::bgp::BindMode;
 use margay_model::scalar::AsNumber;
 use serde::Serialize;
 
-pub use input::{Input, Node, Pool};
+pub use input::{Endpoint, Input, Node, Pool};
 pub use routes::{TAG_BLOCK, TAG_HOST, TAG_SERVICE};
 pub use sessions::PeerType;
 
@@ -44,6 +44,9 @@ pub struct Peering {
     pub routes: BTreeMap<Cidr, LocalRoute>,
     /// Gateways by which peers are reached that are on no common link.
     pub gateways: BTreeMap<IpAddr, IpAddr>,
+    /// Addresses of this node's workloads with which it has sessions, each with the address that the node
+    /// presents to it.
+    pub workloads: BTreeMap<IpAddr, IpAddr>,
     /// Kernel priority of routes that peers announced, IPv4 and IPv6.
     pub priorities: (u32, u32),
     /// What makes no sense.
@@ -57,6 +60,8 @@ pub struct Listen {
     pub port: u16,
     /// Only on the node's own addresses; on all where it is false.
     pub own_addresses_only: bool,
+    /// The addresses that workloads connect to, beside the node's own.
+    pub to_workloads: BTreeSet<IpAddr>,
 }
 
 /// Something of an object that makes no sense.
@@ -80,11 +85,12 @@ pub fn peering(input: &Input<'_>) -> Peering {
     let mut problems = BTreeSet::new();
     let mut done = Peering {
         speaker: None,
-        listen: listen(input),
+        listen: configuration::listen(input),
         types: BTreeMap::new(),
         routes: BTreeMap::new(),
         gateways: BTreeMap::new(),
-        priorities: priorities(input),
+        workloads: BTreeMap::new(),
+        priorities: configuration::priorities(input),
         problems: BTreeSet::new(),
     };
     let Some(own) = input.nodes.get(input.node) else {
@@ -98,11 +104,16 @@ pub fn peering(input: &Input<'_>) -> Peering {
     config.address_v4 = own.v4;
     config.address_v6 = own.v6;
     config.multipath = MULTIPATH;
+    configuration::problems(input, &mut problems);
     let policies = policy::Policies::new(input, &mut problems);
     for session in sessions::sessions(input, own, &policies, &mut problems) {
         done.types.insert(session.name.clone(), session.kind);
         if let Some(gateway) = session.gateway {
             done.gateways.insert(session.config.address, gateway);
+        }
+        if let (PeerType::Workload, Some(presented)) = (session.kind, session.config.source) {
+            done.listen.to_workloads.insert(presented);
+            done.workloads.insert(session.config.address, presented);
         }
         config.peers.insert(session.name, session.config);
     }
@@ -110,28 +121,6 @@ pub fn peering(input: &Input<'_>) -> Peering {
     done.speaker = Some(config);
     done.problems = problems;
     done
-}
-
-fn listen(input: &Input<'_>) -> Listen {
-    let cluster = input.configuration();
-    let mode = cluster.and_then(|cluster| cluster.bind_mode.as_ref());
-    Listen {
-        port: input.listen_port(input.node),
-        own_addresses_only: mode == Some(&BindMode::NodeIP),
-    }
-}
-
-fn priorities(input: &Input<'_>) -> (u32, u32) {
-    let cluster = input.configuration();
-    let of = |told: Option<i64>| told.and_then(|told| u32::try_from(told).ok());
-    (
-        cluster
-            .and_then(|cluster| of(cluster.ipv4_normal_route_priority))
-            .unwrap_or(PRIORITY),
-        cluster
-            .and_then(|cluster| of(cluster.ipv6_normal_route_priority))
-            .unwrap_or(PRIORITY),
-    )
 }
 
 /// The BGP identifier: the IPv4 address, or for a node without one a number that follows from its name.

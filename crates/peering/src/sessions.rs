@@ -13,6 +13,7 @@ use margay_selector::Selector;
 use serde::Serialize;
 
 use crate::Problem;
+use crate::configuration::{to_workloads, unknown_field};
 use crate::input::{Input, Node};
 use crate::policy::{Pair, Policies};
 
@@ -28,6 +29,9 @@ pub enum PeerType {
     /// The mesh of all nodes.
     #[serde(rename = "node-to-node mesh")]
     Mesh,
+    /// A BGPPeer for workloads of the node itself.
+    #[serde(rename = "local workload")]
+    Workload,
 }
 
 impl fmt::Display for PeerType {
@@ -36,6 +40,7 @@ impl fmt::Display for PeerType {
             Self::Global => "global",
             Self::Node => "node specific",
             Self::Mesh => "node-to-node mesh",
+            Self::Workload => "local workload",
         })
     }
 }
@@ -155,24 +160,94 @@ impl<'i> List<'i, '_> {
     /// A BGPPeer: its sessions from this node, and the other halves of those to this node.
     fn configured(&mut self, name: &str, spec: &BGPPeerSpec) {
         let object = format!("BGPPeer {name}");
-        if let Err(reason) = self.try_configured(&object, spec) {
+        for field in spec.extra.keys() {
+            self.complain(&object, unknown_field(field));
+        }
+        let done = if spec.local_workload_selector.is_empty() {
+            self.try_configured(&object, spec)
+        } else {
+            self.try_workloads(&object, spec)
+        };
+        if let Err(reason) = done {
             self.complain(&object, reason);
         }
     }
 
-    fn try_configured(&mut self, object: &str, spec: &BGPPeerSpec) -> Result<(), String> {
-        if !spec.local_workload_selector.is_empty() {
-            return Err("sessions with workloads are not made".to_owned());
+    /// A BGPPeer for workloads: sessions with those of this node.
+    ///
+    /// They connect to the address that the configuration says, whichever node they are on.
+    fn try_workloads(&mut self, object: &str, spec: &BGPPeerSpec) -> Result<(), String> {
+        for (field, given) in [
+            ("peerIP", !spec.peer_ip.is_empty()),
+            ("peerSelector", !spec.peer_selector.is_empty()),
+            ("reachableBy", !spec.reachable_by.is_empty()),
+        ] {
+            if given {
+                return Err(format!(
+                    "{field} and localWorkloadSelector exclude each other; give one"
+                ));
+            }
         }
+        let workloads = selector("localWorkloadSelector", &spec.local_workload_selector)?;
+        let nodes = selector("nodeSelector", &spec.node_selector)?;
+        self.exists(spec)?;
+        let asn = match spec.as_number {
+            None | Some(AsNumber(0)) => {
+                return Err("asNumber is missing; give the workloads'".to_owned());
+            }
+            Some(asn) => asn,
+        };
+        if !is_of(spec, nodes.as_ref(), self.input.node, self.own) {
+            return Ok(());
+        }
+        let chosen = self.input.endpoints.values().filter(|endpoint| {
+            let workloads = workloads.as_ref();
+            workloads.is_none_or(|workloads| workloads.matches(&endpoint.labels))
+        });
+        let addresses = chosen.flat_map(|endpoint| endpoint.addresses.iter());
+        let mut missing = BTreeSet::new();
+        for address in addresses.copied() {
+            if self.own.address(Family::of(address)).is_none() {
+                continue;
+            }
+            match to_workloads(self.input, Family::of(address)) {
+                Ok(_) => {
+                    let far = Far {
+                        address,
+                        port: crate::DEFAULT_PORT,
+                        asn,
+                        node: None,
+                    };
+                    self.add(object, spec, PeerType::Workload, &far)?;
+                }
+                Err(reason) => {
+                    missing.insert(reason);
+                }
+            }
+        }
+        for reason in missing {
+            self.complain(object, reason);
+        }
+        Ok(())
+    }
+
+    fn exists(&self, spec: &BGPPeerSpec) -> Result<(), String> {
+        if spec.node.is_empty() || self.input.nodes.contains_key(&spec.node) {
+            return Ok(());
+        }
+        Err(format!("node {} does not exist", spec.node))
+    }
+
+    fn try_configured(&mut self, object: &str, spec: &BGPPeerSpec) -> Result<(), String> {
         let nodes = selector("nodeSelector", &spec.node_selector)?;
         let peers = selector("peerSelector", &spec.peer_selector)?;
-        if !spec.node.is_empty() && !self.input.nodes.contains_key(&spec.node) {
-            return Err(format!("node {} does not exist", spec.node));
+        self.exists(spec)?;
+        let is_local = |name: &str, node: &Node| is_of(spec, nodes.as_ref(), name, node);
+        if let Some(ReversePeering::Other(other)) = &spec.reverse_peering {
+            return Err(format!(
+                "reversePeering {other:?} is not known; give Auto or Manual"
+            ));
         }
-        let is_local = |name: &str, node: &Node| match &nodes {
-            Some(nodes) => nodes.matches(&node.labels),
-            None => spec.node.is_empty() || spec.node == name,
-        };
         let mut far = Vec::new();
         let mut is_peer = false;
         let router = spec.peer_address();
@@ -254,6 +329,11 @@ impl<'i> List<'i, '_> {
             );
         }
         match &spec.source_address {
+            _ if kind == PeerType::Workload => {
+                config.source = Some(to_workloads(self.input, Family::of(far.address))?);
+                // A workload that is gone for good would be tried for ever.
+                config.passive = true;
+            }
             None | Some(SourceAddress::UseNodeIP) => {}
             Some(SourceAddress::None) => config.source = None,
             Some(SourceAddress::Other(other)) => {
@@ -261,9 +341,12 @@ impl<'i> List<'i, '_> {
             }
         }
         if let Some(time) = spec.max_restart_time {
+            time.to_std().ok_or("maxRestartTime is less than nothing")?;
             set_restart_time(&mut config, time);
         }
-        if let Some(time) = spec.keepalive_time.and_then(GoDuration::to_std) {
+        if let Some(time) = spec.keepalive_time {
+            let time = time.to_std().filter(|time| !time.is_zero());
+            let time = time.ok_or("keepaliveTime is not longer than nothing")?;
             config.timers.keepalive = Some(time);
             config.timers.hold = config.timers.hold.max(time * 3);
         }
@@ -271,7 +354,7 @@ impl<'i> List<'i, '_> {
             config.allow_own_as = u8::try_from(count)
                 .map_err(|_| format!("numAllowedLocalASNumbers {count} is not within 0 and 255"))?;
         }
-        if let Some(hops) = spec.ttl_security {
+        if let Some(hops) = spec.ttl_security.filter(|hops| *hops > 0) {
             config.ttl = TtlMode::Security(hops);
         }
         config.next_hop = match &spec.next_hop_mode {
@@ -405,6 +488,14 @@ impl<'i> List<'i, '_> {
     }
 }
 
+/// Whether a BGPPeer is for a node; `nodes` is what its selector says.
+fn is_of(spec: &BGPPeerSpec, nodes: Option<&Selector>, name: &str, node: &Node) -> bool {
+    match nodes {
+        Some(nodes) => nodes.matches(&node.labels),
+        None => spec.node.is_empty() || spec.node == name,
+    }
+}
+
 /// Whether a BGPPeer is for all nodes.
 fn is_global(spec: &BGPPeerSpec) -> bool {
     spec.node.is_empty() && spec.node_selector.is_empty()
@@ -431,6 +522,7 @@ fn name(kind: PeerType, address: IpAddr, port: u16) -> String {
         PeerType::Global => "Global",
         PeerType::Node => "Node",
         PeerType::Mesh => "Mesh",
+        PeerType::Workload => "Local_Workload",
     };
     let address = address.to_string().replace(['.', ':'], "_");
     if port == crate::DEFAULT_PORT {

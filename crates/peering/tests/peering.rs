@@ -11,7 +11,7 @@ use margay_model::Cidr;
 use margay_model::resource::bgp::{BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, SecretKeyRef};
 use margay_model::scalar::AsNumber;
 use margay_peering::{
-    Input, Node, PeerType, Peering, Pool, TAG_BLOCK, TAG_HOST, TAG_SERVICE, peering,
+    Endpoint, Input, Node, PeerType, Peering, Pool, TAG_BLOCK, TAG_HOST, TAG_SERVICE, peering,
 };
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ struct Cluster {
     pools: Vec<Pool>,
     blocks: BTreeMap<Cidr, String>,
     borrowed: BTreeMap<IpAddr, String>,
-    endpoints: BTreeSet<IpAddr>,
+    endpoints: BTreeMap<String, Endpoint>,
 }
 
 impl Cluster {
@@ -64,6 +64,19 @@ impl Cluster {
     fn filter(&mut self, name: &str, spec: Value) {
         let spec = serde_json::from_value(spec).unwrap();
         self.filters.insert(name.to_owned(), spec);
+    }
+
+    /// An endpoint of whatever node is asked for, named by its address.
+    fn endpoint(&mut self, address: &str, labels: &[(&str, &str)]) {
+        let labels = labels.iter();
+        let endpoint = Endpoint {
+            addresses: BTreeSet::from([address.parse().unwrap()]),
+            interface: "cali1".to_owned(),
+            labels: labels
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        self.endpoints.insert(address.to_owned(), endpoint);
     }
 
     fn of(&self, node: &str) -> Peering {
@@ -334,8 +347,32 @@ fn what_makes_no_sense_is_told_and_harms_nobody_else() {
             "numAllowedLocalASNumbers",
         ),
         (
-            json!({"localWorkloadSelector": "all()", "asNumber": 1}),
-            "workloads",
+            json!({"localWorkloadSelector": "all()"}),
+            "asNumber is missing",
+        ),
+        (
+            json!({"localWorkloadSelector": "all()", "asNumber": 1, "peerIP": "192.0.2.9"}),
+            "exclude each other",
+        ),
+        (
+            json!({"localWorkloadSelector": "app ==", "asNumber": 1}),
+            "localWorkloadSelector",
+        ),
+        (
+            json!({"peerIP": "192.0.2.9", "asNumber": 1, "keepaliveTime": "0s"}),
+            "keepaliveTime",
+        ),
+        (
+            json!({"peerIP": "192.0.2.9", "asNumber": 1, "maxRestartTime": "-1s"}),
+            "maxRestartTime",
+        ),
+        (
+            json!({"peerIP": "192.0.2.9", "asNumber": 1, "reversePeering": "Never"}),
+            "reversePeering",
+        ),
+        (
+            json!({"peerIP": "192.0.2.9", "asNumber": 1, "sourceAddress": "Other"}),
+            "sourceAddress",
         ),
         (
             json!({"peerIP": "192.0.2.9", "asNumber": 1, "password": {"secretKeyRef": {"name": "lost", "key": "k"}}}),
@@ -390,7 +427,7 @@ fn own_routes_are_blocks_addresses_of_others_blocks_and_services() {
             .insert(cidr.parse().unwrap(), node.to_owned());
     }
     for address in ["192.168.0.5", "192.168.1.6", "192.168.2.7"] {
-        cluster.endpoints.insert(address.parse().unwrap());
+        cluster.endpoint(address, &[]);
     }
     cluster.configure(
         "default",
@@ -416,12 +453,211 @@ fn own_routes_are_blocks_addresses_of_others_blocks_and_services() {
             own("203.0.113.0/24", TAG_SERVICE),
         ]
     );
+    // What a filter may ask of an endpoint's address.
+    let routes = cluster.of("n1").routes;
+    let single = &routes[&"192.168.1.6/32".parse().unwrap()];
+    assert_eq!(
+        (single.interface.as_deref(), single.priority),
+        (Some("cali1"), Some(1024))
+    );
+    let block = &routes[&"192.168.0.0/26".parse().unwrap()];
+    assert_eq!((block.interface.as_deref(), block.priority), (None, None));
     let label = "node.kubernetes.io/exclude-from-external-load-balancers";
     cluster
         .node("n1")
         .labels
         .insert(label.to_owned(), String::new());
     assert_eq!(tags(&cluster).len(), 4);
+}
+
+#[test]
+fn single_addresses_of_load_balancers_are_announced_where_ranges_are_not() {
+    let mut cluster = Cluster::new();
+    cluster.node("n1").v6 = Some("fd00::1".parse().unwrap());
+    for (aggregation, wanted, complaints) in [
+        (
+            "Enabled",
+            &[
+                "198.51.100.0/24",
+                "198.51.100.7/32",
+                "203.0.113.0/24",
+                "fd98::7/128",
+            ][..],
+            0,
+        ),
+        (
+            "Disabled",
+            &["198.51.100.7/32", "203.0.113.0/24", "fd98::7/128"],
+            1,
+        ),
+    ] {
+        cluster.configure(
+            "default",
+            json!({"serviceExternalIPs": [{"cidr": "203.0.113.0/24"}, {"cidr": ""}],
+                "serviceLoadBalancerIPs": [{"cidr": "198.51.100.0/24"}, {"cidr": "198.51.100.7/32"},
+                    {"cidr": "fd98::7/128"}],
+                "serviceLoadBalancerAggregation": aggregation}),
+        );
+        let routes = cluster.of("n1").routes;
+        let routes: Vec<String> = routes.keys().map(ToString::to_string).collect();
+        assert_eq!(routes, wanted, "{aggregation}");
+        let told = cluster.complaints("n1");
+        assert_eq!(told.len(), complaints, "{told:?}");
+        let names = |told: &String| {
+            told.contains("serviceLoadBalancerAggregation") && told.contains("198.51.100.0/24")
+        };
+        assert!(told.iter().all(names), "{told:?}");
+    }
+}
+
+#[test]
+fn what_of_a_configuration_does_not_hold_is_told() {
+    for (name, spec, reason) in [
+        ("default", json!({"bindMode": "Some"}), "bindMode"),
+        (
+            "default",
+            json!({"programClusterRoutes": "Some"}),
+            "programClusterRoutes",
+        ),
+        ("default", json!({"listenPort": 0}), "179 is used"),
+        (
+            "default",
+            json!({"ipv4NormalRoutePriority": 0}),
+            "ipv4NormalRoutePriority 0",
+        ),
+        (
+            "default",
+            json!({"nodeMeshMaxRestartTime": "-2s"}),
+            "nodeMeshMaxRestartTime",
+        ),
+        (
+            "default",
+            json!({"serviceLoadBalancerAggregation": "Some"}),
+            "serviceLoadBalancerAggregation",
+        ),
+        (
+            "default",
+            json!({"serviceClusterIPs": [{"cidr": "10.96"}]}),
+            "serviceClusterIPs",
+        ),
+        (
+            "default",
+            json!({"novelty": true}),
+            "field novelty is not known",
+        ),
+        ("elsewhere", json!({"asNumber": 1}), "it is for nobody"),
+        (
+            "node.n1",
+            json!({"asNumber": 1, "bindMode": "NodeIP"}),
+            "asNumber, bindMode of one node",
+        ),
+        (
+            "node.n1",
+            json!({"novelty": true}),
+            "field novelty is not known",
+        ),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.configure(name, spec.clone());
+        let complaints = cluster.complaints("n1");
+        assert_eq!(complaints.len(), 1, "{spec}: {complaints:?}");
+        let object = format!("BGPConfiguration {name}: ");
+        assert!(
+            complaints[0].starts_with(&object) && complaints[0].contains(reason),
+            "{complaints:?}"
+        );
+        assert_eq!(cluster.names("n1").len(), 2, "{spec}");
+        let done = cluster.of("n1");
+        assert_eq!(
+            (done.listen.port, done.priorities),
+            (179, (1024, 1024)),
+            "{spec}"
+        );
+    }
+    let mut cluster = Cluster::new();
+    // What calicoctl writes by itself, and another node's own, are nobody's fault.
+    cluster.configure(
+        "default",
+        json!({"logSeverityScreen": "Info", "serviceLoadBalancerAggregation": "Enabled"}),
+    );
+    cluster.configure("node.n2", json!({"asNumber": 1}));
+    assert_eq!(cluster.complaints("n1"), [""; 0]);
+    cluster.peer(
+        "tor",
+        json!({"peerIP": "192.0.2.1", "asNumber": 1, "novelty": 1}),
+    );
+    assert!(cluster.complaints("n1")[0].contains("field novelty is not known"));
+    assert_eq!(cluster.names("n1").len(), 3);
+}
+
+#[test]
+fn workloads_of_the_node_have_sessions_by_their_labels() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("192.168.0.5", &[("role", "router")]);
+    cluster.endpoint("192.168.0.6", &[("role", "client")]);
+    cluster.endpoint("fd65::5", &[("role", "router")]);
+    let spec = json!({"localWorkloadSelector": "role == 'router'", "asNumber": 65401, "nodeSelector": "rack == 'r1'"});
+    cluster.peer("routers", spec);
+    // Without an address of the node's there is nothing to connect to.
+    let complaints = cluster.complaints("n1");
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(
+        complaints[0].starts_with("BGPPeer routers: localWorkloadPeeringIPV4"),
+        "{complaints:?}"
+    );
+    cluster.configure(
+        "default",
+        json!({"localWorkloadPeeringIPV4": "169.254.0.179"}),
+    );
+    let name = "Local_Workload_192_168_0_5";
+    assert_eq!(
+        cluster.names("n1"),
+        [name, "Mesh_10_0_0_10", "Mesh_10_0_0_11"]
+    );
+    assert_eq!(cluster.names("n2").len(), 2);
+    assert!(cluster.complaints("n2").is_empty());
+    let done = cluster.of("n1");
+    assert_eq!(done.types[name], PeerType::Workload);
+    let (address, presented): (IpAddr, IpAddr) = (
+        "192.168.0.5".parse().unwrap(),
+        "169.254.0.179".parse().unwrap(),
+    );
+    assert_eq!(done.workloads, BTreeMap::from([(address, presented)]));
+    assert_eq!(done.listen.to_workloads, BTreeSet::from([presented]));
+    let session = cluster.session("n1", name);
+    assert!(session.passive);
+    assert_eq!(session.source, Some(presented));
+    assert_eq!(session.remote_as, RemoteAs::Is(AsNumber(65401)));
+    // What a workload announces is taken as from a router, not as from a node.
+    assert_eq!(session.import.unwrap().rules, []);
+    // The other family, where the node has it.
+    cluster.node("n1").v6 = Some("fd00::1".parse().unwrap());
+    assert!(cluster.complaints("n1")[0].contains("localWorkloadPeeringIPV6"));
+    cluster.configure(
+        "default",
+        json!({"localWorkloadPeeringIPV4": "169.254.0.179", "localWorkloadPeeringIPV6": "fe80::179"}),
+    );
+    assert_eq!(cluster.of("n1").workloads.len(), 2);
+    cluster.configure("default", json!({"localWorkloadPeeringIPV4": "fe80::179"}));
+    assert!(
+        cluster
+            .complaints("n1")
+            .iter()
+            .any(|told| told.contains("no IPv4 address"))
+    );
+}
+
+#[test]
+fn a_bound_of_no_hops_is_none() {
+    let mut cluster = Cluster::new();
+    cluster.peer(
+        "tor",
+        json!({"peerIP": "192.0.2.1", "asNumber": 1, "ttlSecurity": 0}),
+    );
+    assert_eq!(
+        cluster.session("n1", "Global_192_0_2_1").ttl,
+        TtlMode::Multihop(64)
+    );
 }
 
 #[test]

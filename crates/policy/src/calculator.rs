@@ -184,6 +184,12 @@ impl Calculator {
         self.flush_all()
     }
 
+    /// Whose addresses these are: the workload endpoint's or host endpoint's that has it, else that of the network
+    /// set with the longest prefix that has it. Costs a look at every endpoint and network set of the cluster.
+    pub fn owners(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Key> {
+        self.items.owners(addresses)
+    }
+
     /// What is wrong with objects, by key.
     pub fn conditions(&self) -> Vec<Condition> {
         self.all_conditions()

@@ -1,6 +1,6 @@
 //! What selectors can match: endpoints and network sets, with labels and members.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -169,7 +169,7 @@ pub(crate) struct Members {
     pub(crate) ports: Option<Arc<[NamedPort]>>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct ItemKey {
     kind: Kind,
     /// Namespace and name, with a `/` after the namespace.
@@ -215,6 +215,30 @@ impl Items {
         Some((id, members))
     }
 
+    /// Whose these addresses are: an endpoint's, else that of the network set with the longest prefix that has it.
+    /// Reads all items once.
+    pub(crate) fn owners(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Key> {
+        let mut found: BTreeMap<IpAddr, (Nearness, &ItemKey)> = BTreeMap::new();
+        for (key, id) in &self.numbers {
+            let mut offer = |address: IpAddr, nearness: Nearness| {
+                let best = found.entry(address).or_insert((nearness, key));
+                *best = (*best).min((nearness, key));
+            };
+            for net in &*self.members(*id).nets {
+                let nearness = key.nearness(net);
+                if net.length() < net.family().width() {
+                    let inside = addresses.iter().filter(|address| net.contains(**address));
+                    inside.for_each(|address| offer(*address, nearness));
+                } else if addresses.contains(&net.address()) {
+                    offer(net.address(), nearness);
+                }
+            }
+        }
+        let keys = found.into_iter();
+        keys.map(|(address, (_, key))| (address, key.key()))
+            .collect()
+    }
+
     pub(crate) fn members(&self, id: ItemId) -> &Members {
         &self.members[id.0 as usize]
     }
@@ -258,7 +282,27 @@ pub(crate) fn addresses(nets: &[Cidr]) -> impl Iterator<Item = IpAddr> + '_ {
     nets.iter().filter(single).map(Cidr::address)
 }
 
+/// How near an item is to an address; the least is the nearest.
+type Nearness = (u8, u8);
+
 impl ItemKey {
+    fn key(&self) -> Key {
+        match self.name.split_once('/') {
+            Some((namespace, name)) => Key::namespaced(self.kind, namespace, name),
+            None => Key::resource(self.kind, &*self.name),
+        }
+    }
+
+    /// How near the item is to the addresses of one of its prefixes.
+    fn nearness(&self, net: &Cidr) -> Nearness {
+        let kind = match self.kind {
+            Kind::WorkloadEndpoint => 0,
+            Kind::HostEndpoint => 1,
+            _ => 2,
+        };
+        (kind, u8::MAX - net.length())
+    }
+
     fn of(key: &Key) -> Option<Self> {
         let Key::Resource {
             kind,

@@ -6,6 +6,7 @@
 
 mod base;
 mod class;
+mod denial;
 mod endpoint;
 mod host;
 mod interval;
@@ -26,6 +27,7 @@ use margay_policy::{
 };
 
 use self::class::{ClassKey, Kind};
+pub use self::denial::is_denial;
 use self::endpoint::Own;
 use self::host::Hosts;
 use self::lookup::{Lookup, LookupKey};
@@ -397,8 +399,8 @@ impl Compiler {
             })
         };
         let (chain, parts) = key.chain(&self.settings, &self.desired, &self.families, &is_plain);
-        let name = key.name();
-        self.table.put_chain(&name, chain);
+        let (name, direction) = (key.name(), Some(key.direction));
+        denial::put_chain(&self.settings, direction, &name, chain, &mut self.table);
         let owners = parts.policies.iter().map(|id| {
             let allow = key.kind.allow();
             let owner = Owner::Policy(id.clone(), key.direction, allow);
@@ -427,16 +429,17 @@ impl Compiler {
     /// Puts the chain of a policy or profile into the table, with the sets that it reads.
     fn put_owned(&mut self, name: &str, owner: &Owner) {
         let none = (Policy::default(), Profile::default());
-        let (allow, tier, label, rules) = match owner {
+        let (allow, direction, tier, label, rules) = match owner {
             Owner::Policy(id, direction, allow) => {
                 let policy = self.desired.policies.get(id).unwrap_or(&none.0);
                 let rules = rules_of(&policy.ingress, &policy.egress, *direction);
-                (*allow, policy.tier.as_str(), id.to_string(), rules)
+                let tier = policy.tier.as_str();
+                (*allow, *direction, tier, id.to_string(), rules)
             }
             Owner::Profile(id, direction) => {
                 let profile = self.desired.profiles.get(id).unwrap_or(&none.1);
                 let rules = rules_of(&profile.ingress, &profile.egress, *direction);
-                (Allow::Accept, "profile", id.clone(), rules)
+                (Allow::Accept, *direction, "profile", id.clone(), rules)
             }
         };
         let is_wide = |id, family| self.wide.contains(&(id, family));
@@ -445,6 +448,7 @@ impl Compiler {
             is_wide: &is_wide,
             families: &self.families,
             allow,
+            direction,
             in_tier: matches!(owner, Owner::Policy(..)),
             tier,
             owner: &label,
@@ -463,7 +467,8 @@ impl Compiler {
             self.table.put_set(&name, set);
         }
         let chain = Chain::regular(compiled.rules).commented(&label);
-        self.table.put_chain(name, chain);
+        let direction = Some(direction);
+        denial::put_chain(&self.settings, direction, name, chain, &mut self.table);
     }
 }
 

@@ -56,6 +56,7 @@ impl Sqlite {
                 let revision = tables.revision();
                 stage.committing()?;
                 transaction.commit()?;
+                file.copy_back(connection);
                 Ok((result, revision))
             })?;
             file.announce(revision);

@@ -90,7 +90,8 @@ impl File {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(left(until)?)?;
-        // The last process to leave need not copy the log back; that is done every so many pages.
+        // The log is copied back every so many bytes, by `copy_back`: not by whoever leaves last, and not by
+        // SQLite itself, which forgets what it has copied when the last process leaves, and starts over.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Both numbers as of one moment: another process may be making the tables.
         let schema = |connection: &mut Connection| -> rusqlite::Result<(i32, i32)> {
@@ -104,11 +105,26 @@ impl File {
             found => check(found)?,
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         Ok(Open {
             connection,
             identity: identity(&found),
         })
+    }
+
+    /// Copies the log back into the file and empties it once it is long, so that a process that opens the
+    /// file has little to recover. While others read or write, the log stays as it is: a later commit comes
+    /// back to it. A disk that refuses is not this call's failure, for what it wrote is in the log.
+    pub(crate) fn copy_back(&self, connection: &Connection) {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let long = |log: Metadata| log.len() > LOG_BYTES;
+        if std::fs::metadata(log).is_ok_and(long) {
+            let tried = connection.busy_timeout(Duration::ZERO).and_then(|()| {
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            });
+            drop(tried);
+        }
     }
 
     /// Makes the directory and an empty file that others cannot read.
@@ -208,8 +224,8 @@ fn broken(error: &rusqlite::Error) -> bool {
 const APPLICATION_ID: i32 = 0x4d61_7267;
 const VERSION: i32 = 1;
 
-/// Pages after which a commit copies the log back; few, so that opening has little to recover.
-const CHECKPOINT_PAGES: i32 = 200;
+/// Length of the log after which a commit copies it back: what some ten pods write.
+const LOG_BYTES: u64 = 256 << 10;
 
 /// `kv` is what is there now, `log` every version since the revision compacted to (a null value is a
 /// deletion), and for each key the newest version before it.

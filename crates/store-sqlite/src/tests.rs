@@ -54,6 +54,25 @@ async fn commits_outlive_their_client() {
 }
 
 #[tokio::test]
+async fn the_log_stays_short_though_every_process_writes_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let mut longest = 0;
+    for number in 0..300 {
+        commit(
+            &Sqlite::new(&path, PATIENCE),
+            put(number % 3, vec![7; 2048]),
+        )
+        .await;
+        longest = longest.max(path.with_extension("db-wal").metadata().unwrap().len());
+    }
+    // What one commit writes comes on top of the length at which the log is copied back.
+    assert!(longest < 512 << 10, "the log grew to {longest} bytes");
+    let last = Sqlite::new(&path, PATIENCE).get(&handle(2)).await.unwrap();
+    assert_eq!(last.unwrap().value.len(), 2048);
+}
+
+#[tokio::test]
 async fn files_of_others_are_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("notes.txt");

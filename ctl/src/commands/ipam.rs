@@ -1,16 +1,13 @@
 //! `ipam`.
 
 mod check;
+mod release;
 mod show;
 
-use std::net::IpAddr;
-
 use anyhow::{Result, bail};
-use margay_ipam_core::Allocator;
-use margay_ipam_core::release::Address;
 use margay_model::ipam::IpamConfig;
 use margay_model::{Key, json};
-use margay_resources::{Client, Stamps};
+use margay_resources::Client;
 use margay_store::{Batch, Outcome, Store, Write};
 
 use super::Streams;
@@ -62,7 +59,16 @@ pub(super) async fn run<S: Store>(
                 count => bail!("Check complete; found {count} problems."),
             }
         }
-        Ipam::Release { ip, force } => release(store, ip, force, streams).await,
+        Ipam::Release {
+            ip: Some(ip),
+            force,
+            ..
+        } => release::one(store, ip, force, streams).await,
+        Ipam::Release { from_report, .. } => {
+            let information = check::information(client).await?;
+            let guid = information["spec"]["clusterGUID"].as_str();
+            release::reported(store, guid, &from_report, streams).await
+        }
         Ipam::Configure {
             strictaffinity,
             max_blocks_per_host,
@@ -76,39 +82,6 @@ pub(super) async fn run<S: Store>(
             configure(store, &change, streams).await
         }
     }
-}
-
-/// Gives back an address that nothing uses, or any with `force`.
-async fn release<S: Store>(
-    store: &S,
-    address: IpAddr,
-    force: bool,
-    streams: &mut Streams<'_>,
-) -> Result<()> {
-    let stock = inventory::read(store).await?;
-    if let Some(users) = stock.inventory.used.get(&address)
-        && !force
-    {
-        let users = users.join(", ");
-        bail!("{address} is used by {users}; delete that first, or add --force");
-    }
-    let held = margay_ipam_core::audit::allocations(&stock.inventory.blocks)
-        .find(|allocation| allocation.address == address);
-    let Some(held) = held else {
-        bail!("{address} is not assigned");
-    };
-    let wanted = Address {
-        address,
-        handle: held.handle,
-        sequence_number: held.sequence_number,
-    };
-    let done = Allocator::new(store)
-        .release_addresses(&[wanted], SystemStamps.now())
-        .await?;
-    if done.released.is_empty() {
-        bail!("{address} was released or assigned anew meanwhile; nothing was done");
-    }
-    streams.say(&format!("Successfully released IP address {address}\n"))
 }
 
 /// What is changed of the allocator's configuration.

@@ -151,6 +151,11 @@ fn text(status: &Status) -> String {
             "Policy is not that of the datastore; what was in force stays: {reason}\n"
         ));
     }
+    if let Some(reason) = &status.policy_held {
+        out.push_str(&format!(
+            "Policy stays as it was: {reason}. If they may go, send SIGUSR1 to the agent.\n"
+        ));
+    }
     for problem in &status.policy_problems {
         out.push_str(&format!("Policy: {problem}\n"));
     }

@@ -12,10 +12,13 @@ use margay_ipam_core::{Allocator, Release};
 use margay_model::names::status_file;
 use margay_model::resource::endpoint::WorkloadEndpoint;
 use margay_model::{Cidr, Kind, Prefix};
-use margay_netlink::endpoint::{Removal as Removed, setup_unplaced, teardown};
+use margay_netlink::Netlink;
+use margay_netlink::endpoint::{Removal as Removed, close, setup_unplaced, teardown};
 use margay_route::Mac;
 use margay_store::{Revision, Store};
 use serde_json::{Value, json};
+use tokio::runtime::Builder;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -100,6 +103,7 @@ impl Driver {
         let network = self
             .network(check_id("NetworkID", &call.network_id)?)
             .await?;
+        self.departed(id).await;
         let (endpoint, _) = self.endpoint(id).await?;
         let addresses = addresses_of(&endpoint);
         let mac = endpoint
@@ -166,25 +170,51 @@ impl Driver {
         Ok(())
     }
 
-    /// `NetworkDriver.Leave`: removes the interfaces. That the container's sandbox may be gone already is no error.
+    /// `NetworkDriver.Leave`: closes the endpoint's interfaces, and has the kernel remove them, which takes it longer
+    /// than everything else that a container's end asks of the driver. That the container's sandbox may be gone already
+    /// is no error.
     ///
     /// # Errors
     /// The kernel refused.
     pub async fn leave(&self, call: &EndpointCall) -> Result<()> {
         let id = check_id("EndpointID", &call.endpoint_id)?;
-        self.take_down(id).await
+        self.departed(id).await;
+        close(&self.host()?, &Names::of(id).host, &mark(id)).await?;
+        let name = id.to_owned();
+        let removal = tokio::spawn(async move {
+            if let Err(error) = remove_pair(name.clone()).await {
+                warn!(endpoint = name, %error, "the interfaces are removed later");
+            }
+        });
+        let mut departures = self.departures();
+        departures.retain(|_, removal| !removal.is_finished());
+        departures.insert(id.to_owned(), removal);
+        Ok(())
     }
 
+    /// Removes the interfaces.
     pub(crate) async fn take_down(&self, id: &str) -> Result<()> {
-        let names = Names::of(id);
-        let removal = teardown(&self.host()?, &names.host, &mark(id)).await?;
-        if let Removed::Foreign { alias } = removal {
-            warn!(
-                interface = names.host,
-                alias, "the interface is another's; it stays"
-            );
+        self.departed(id).await;
+        remove_pair(id.to_owned()).await
+    }
+
+    /// Sees that nobody sends from the endpoint's addresses any more.
+    async fn close(&self, id: &str) -> Result<()> {
+        let removal = |removal: &JoinHandle<()>| !removal.is_finished();
+        let is_closed = self.departures().get(id).is_some_and(removal);
+        match is_closed {
+            true => Ok(()),
+            false => self.take_down(id).await,
         }
-        Ok(())
+    }
+
+    /// Waits until a removal that `Leave` began has ended.
+    async fn departed(&self, id: &str) {
+        let removal = self.departures().remove(id);
+        if let Some(removal) = removal {
+            // What it met has been told.
+            let _ = removal.await;
+        }
     }
 
     /// `NetworkDriver.DeleteEndpoint`: gives the addresses back and deletes the record, in one commit. With the store
@@ -195,7 +225,7 @@ impl Driver {
     /// The kernel or the store refused.
     pub async fn delete_endpoint(&self, call: &EndpointCall) -> Result<()> {
         let id = check_id("EndpointID", &call.endpoint_id)?;
-        self.take_down(id).await?;
+        self.close(id).await?;
         match self.remove(id, None).await {
             Ok(Some(addresses)) => {
                 // Docker gives each back once more, in a call that does not say whose it was.
@@ -245,6 +275,7 @@ impl Driver {
             return Ok(None);
         };
         let addresses = addresses_of(&endpoint);
+        self.rest(&addresses);
         // Calico's plugin assigns without a handle.
         let other: Vec<IpAddr> = addresses
             .iter()
@@ -334,6 +365,32 @@ impl Driver {
             sleep(STATUS_POLL).await;
         }
     }
+}
+
+/// Removes an endpoint's pair of interfaces, on a thread of its own: the call to the kernel lasts until the kernel has
+/// done it, and other calls of Docker's go on meanwhile.
+async fn remove_pair(id: String) -> Result<()> {
+    let removal = spawn_blocking(move || {
+        let runtime = Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.map_err(|source| DriverError::System {
+            what: "epoll",
+            source,
+        })?;
+        let names = Names::of(&id);
+        let removal = runtime
+            .block_on(async { teardown(&Netlink::current()?, &names.host, &mark(&id)).await })?;
+        if let Removed::Foreign { alias } = removal {
+            warn!(
+                interface = names.host,
+                alias, "the interface is another's; it stays"
+            );
+        }
+        Ok(())
+    });
+    removal.await.map_err(|lost| DriverError::System {
+        what: "the end of a removal",
+        source: std::io::Error::other(lost),
+    })?
 }
 
 /// What Docker is told of an endpoint's way out.

@@ -1,6 +1,8 @@
 //! Nodes with an agent and our driver, and what is left on them.
 
 use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use margay_integration::{Agent, Driver, Lab, StoreKind, process::run};
 use serde_json::{Value, json};
@@ -78,8 +80,20 @@ impl Stage {
             .collect()
     }
 
-    /// What is wrong with a stage on which nothing should be left of Docker's.
+    /// What is wrong with a stage on which nothing should be left of Docker's. The kernel may still be removing
+    /// interfaces, for some time.
     pub(crate) fn leftovers(&self) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = self.found();
+            if left.is_empty() || Instant::now() > until {
+                return left;
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn found(&self) -> String {
         let mut left = String::new();
         for node in self.lab.nodes() {
             for interface in self.interfaces(node.number) {
@@ -178,3 +192,5 @@ pub(crate) fn move_into(stage: &Stage, number: usize, endpoint: &str, sandbox: &
     ]);
     let _ = run(&mut command, b"").ok();
 }
+
+const PATIENCE: Duration = Duration::from_secs(20);

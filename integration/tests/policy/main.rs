@@ -9,6 +9,7 @@
 mod hosts;
 mod moments;
 mod nat;
+mod seen;
 mod town;
 
 use std::time::Duration;
@@ -82,6 +83,16 @@ fn policies_decide_who_reaches_whom() {
     };
     assert!(packets("GlobalNetworkPolicy/allow") > 0, "{hits:#}");
     assert!(packets("end of tier") > 0, "{hits:#}");
+    for (policy, action) in [
+        ("GlobalNetworkPolicy/allow", "Allow"),
+        ("end of tier", "Deny"),
+    ] {
+        let mut rules = hits["rules"].as_array().unwrap().iter();
+        assert!(
+            rules.any(|rule| rule["policy"] == policy && rule["action"] == action),
+            "{hits:#}"
+        );
+    }
     assert!(
         hits["drops"].as_array().unwrap().iter().any(|drop| {
             drop["reason"] == "end of tier default" && drop["packets"].as_u64() > Some(0)

@@ -164,6 +164,12 @@ fn a_store_emptied_while_the_agent_was_away_opens_and_cuts_nothing() {
             .log()
             .contains("policy stays as it is until the datastore knows them")
     });
+    let socket = town.agents[0].run_dir.join("agent.sock");
+    let asked = ["node", "status", "--socket", &socket.display().to_string()];
+    eventually("people are told", WAIT, || {
+        let told = town.store.ctl(None, &asked, "").stdout;
+        told.contains("Policy stays as it was: the datastore does not know")
+    });
     for address in [&web.address, &web.v6] {
         assert!(client.connects(address, 80), "{address}");
         assert!(!client.connects(address, 81), "{address}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{changed, refusal};
 
 #[test]
-fn c02_and_c03_whatever_is_missing_is_told() {
+fn c02_and_c03_and_c06_whatever_is_missing_is_told() {
     let scene = Scene::sqlite();
     let (plugin, pod) = (scene.plugin(), scene.lab.pod());
     let result = plugin.add("c1", &pod);
@@ -34,7 +34,7 @@ fn c02_and_c03_whatever_is_missing_is_told() {
         let checked = check();
         assert_eq!(refusal(&checked), 111, "{damage}: {checked:?}");
         assert!(checked.stdout.contains(told), "{damage}: {checked:?}");
-        // C06: it reads only.
+        // It reads only.
         assert_eq!(scene.traces(), before, "{damage}");
         if !damage.contains("name") {
             plugin.add("c1", &pod);

@@ -2,7 +2,6 @@
 //! away and is taken over by the next one.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use margay_bird::{Daemon, Entry, Reply, configuration, protocols, routes, view};
 use margay_model::Family;
 use margay_peering::Problem;
 use tokio::process::Child;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, sleep};
 use tracing::{error, info, warn};
 
 use super::control::Control;
@@ -51,14 +50,7 @@ impl Bird {
         order: &Order,
     ) -> Result<Self, String> {
         let speaker = order.speaker().ok_or("there is nothing to speak of")?;
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        daemon::private(directory)?;
         let mut bird = Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
@@ -73,7 +65,7 @@ impl Bird {
             since: Instant::now(),
             converged: false,
             restarting: order.restarting,
-            look,
+            look: daemon::looks(),
         };
         match bird.control {
             Some(_) => info!("BIRD runs already and is taken over"),
@@ -98,6 +90,7 @@ impl Bird {
     /// The configuration that is wanted; what cannot be put into it becomes a problem.
     fn text(&mut self) -> String {
         let listen = &self.order.peering.listen;
+        let workloads = self.order.peering.workloads.keys().copied().collect();
         let wanted = configuration(&Daemon {
             speaker: &self.speaker,
             routes: &self.order.announced,
@@ -105,6 +98,7 @@ impl Bird {
             own_addresses_only: listen.own_addresses_only,
             priorities: self.order.peering.priorities,
             spared: &self.order.spared,
+            workloads: &workloads,
             persist: true,
         });
         let before = std::mem::take(&mut self.problems);
@@ -395,8 +389,6 @@ const PID: &str = "bird.pid";
 const PERSIST: &str = "persist; ";
 /// "Network not found".
 const NO_ROUTE: u16 = 8001;
-/// Between two looks at BIRD.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long BIRD may take to open its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long BIRD may recover.

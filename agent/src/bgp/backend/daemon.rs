@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::{Child, Command};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Starts a daemon in a process group of its own, so that what ends the agent does not end it. What it says
 /// goes where the agent's log goes.
@@ -30,6 +32,26 @@ pub(super) fn spawn(
         let program = program.display();
         format!("{program}: {error}; install {package}, or say where it is")
     })
+}
+
+/// Makes the daemon's directory, which is for root alone: its files hold passwords.
+///
+/// # Errors
+/// Why it cannot be made, in words.
+pub(super) fn private(directory: &Path) -> Result<(), String> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))
+}
+
+/// When the daemon is looked at: once a second, and not faster where a look took long.
+pub(super) fn looks() -> Interval {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 /// How a child ended, if it has; one that was never started has not.
@@ -56,3 +78,6 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     std::fs::rename(&fresh, path)
 }
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);

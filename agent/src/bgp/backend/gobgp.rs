@@ -4,7 +4,6 @@
 mod client;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use margay_model::{Cidr, Family};
 use margay_peering::Problem;
 use prost::Message as _;
 use tokio::process::Child;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, sleep};
 use tracing::{error, info, warn};
 
 use super::sessions::{self, Flaps};
@@ -37,6 +36,8 @@ pub struct Gobgp {
     speaker: SpeakerConfig,
     applied: api::Applied,
     policies: Option<api::SetPoliciesRequest>,
+    /// When routes were last weighed again.
+    weighed: Option<Instant>,
     /// Own routes that GoBGP has; `None` where it is not known.
     routes: Option<BTreeMap<Cidr, LocalRoute>>,
     events: Option<Events>,
@@ -64,15 +65,8 @@ impl Gobgp {
         order: &Order,
     ) -> Result<Self, String> {
         let speaker = order.speaker().ok_or("there is nothing to speak of")?;
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
+        daemon::private(directory)?;
         let client = Client::new(&directory.join(SOCKET))?;
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gobgp = Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
@@ -82,6 +76,7 @@ impl Gobgp {
             speaker,
             applied: api::Applied::default(),
             policies: None,
+            weighed: None,
             routes: None,
             events: None,
             changed: BTreeSet::new(),
@@ -94,7 +89,7 @@ impl Gobgp {
             since: Instant::now(),
             converged: false,
             restarting: order.restarting,
-            look,
+            look: daemon::looks(),
         };
         match gobgp.client.global().await {
             Ok(_) => {
@@ -183,6 +178,7 @@ impl Gobgp {
             self.client.set_policies(request.clone()).await?;
             if weigh_again {
                 self.client.weigh_again().await?;
+                self.weighed = Some(Instant::now());
             }
             self.policies = Some(request);
         }
@@ -199,6 +195,11 @@ impl Gobgp {
                     left_out.insert(name.clone(), reason);
                 }
             }
+        }
+        for name in self.speaker.ranges.keys() {
+            let reason =
+                "ranges of dynamic peers are not made with GoBGP; name the peers".to_owned();
+            left_out.insert(name.clone(), reason);
         }
         self.tell_of_peers(&wanted).await?;
         self.tell_of_routes().await?;
@@ -287,12 +288,14 @@ impl Gobgp {
         let listen = &self.order.peering.listen;
         let v4 = self.speaker.address_v4.map(|address| address.to_string());
         let v6 = self.speaker.address_v6.map(|address| address.to_string());
+        let presented = listen.to_workloads.iter();
+        let presented = presented.map(ToString::to_string);
         api::Global {
             asn: self.speaker.asn.0,
             router_id: self.speaker.router_id.to_string(),
             listen_port: i32::from(listen.port),
             listen_addresses: match listen.own_addresses_only {
-                true => v4.into_iter().chain(v6).collect(),
+                true => v4.into_iter().chain(v6).chain(presented).collect(),
                 false => Vec::new(),
             },
             use_multiple_paths: true,
@@ -481,9 +484,27 @@ impl Gobgp {
     }
 
     pub(super) async fn received(&self, name: &str) -> Routes {
-        let told = self.of_peer(api::TABLE_ADJ_IN, name).await?;
-        let routes = view::received(&told);
+        let until = self.weighed.map(|weighed| weighed + WEIGHING);
+        let routes = loop {
+            let told = self.of_peer(api::TABLE_ADJ_IN, name).await?;
+            let routes = view::received(&told);
+            // While routes are weighed again GoBGP does not list them all.
+            let whole = routes.len() >= self.announced_by(name);
+            if whole || until.is_none_or(|until| Instant::now() >= until) {
+                break routes;
+            }
+            sleep(PAUSE).await;
+        };
         Ok(routes.iter().map(RouteView::received).collect())
+    }
+
+    /// How many routes a peer announced, when GoBGP was last looked at.
+    fn announced_by(&self, name: &str) -> usize {
+        let peer = self.peers.iter().find(|peer| *peer.name == *name);
+        peer.map_or(0, |peer| {
+            let (v4, v6) = (&peer.prefixes.v4, &peer.prefixes.v6);
+            usize::try_from(v4.received.saturating_add(v6.received)).unwrap_or(usize::MAX)
+        })
     }
 
     pub(super) async fn advertised(&self, name: &str) -> Routes {
@@ -561,12 +582,12 @@ const SOCKET: &str = "gobgpd.sock";
 const PID: &str = "gobgpd.pid";
 /// What was told, for the next agent.
 const APPLIED: &str = "gobgpd.state";
-/// Between two looks at GoBGP.
-const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at its whole table: an event may not tell of routes that are merely as good as the best.
 const ALL: Duration = Duration::from_secs(5);
 /// How long GoBGP may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// So long after a changed policy what peers announced may not be listed whole.
+const WEIGHING: Duration = Duration::from_secs(2);
 /// How long peers are waited for at a start.
 const DEFERRAL: Duration = Duration::from_secs(10);

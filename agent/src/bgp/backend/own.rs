@@ -1,9 +1,11 @@
 //! The agent's own speaker.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use margay_bgp::{BestRoute, Source, SpeakerConfig, Stop};
+use margay_bgp::{BestRoute, LocalRoute, Source, SpeakerConfig, Stop};
 use margay_bgp_io::{Handle, NewsReceiver, Peers, Settings};
+use margay_model::Cidr;
 use margay_peering::Problem;
 use tracing::{info, warn};
 
@@ -19,6 +21,8 @@ pub struct Own {
     handle: Handle,
     news: NewsReceiver,
     speaker: SpeakerConfig,
+    /// Own routes that it was told of.
+    announced: BTreeMap<Cidr, LocalRoute>,
     wanted: Vec<SocketAddr>,
     listening: Vec<SocketAddr>,
     /// Why addresses cannot be listened on.
@@ -47,6 +51,7 @@ impl Own {
             handle,
             news,
             speaker,
+            announced: BTreeMap::new(),
             wanted: Vec::new(),
             listening: Vec::new(),
             refused: None,
@@ -58,8 +63,14 @@ impl Own {
             let _ = self.handle.configure(speaker.clone()).await;
             self.speaker = speaker;
         }
-        let routes: Vec<_> = order.announced.values().cloned().collect();
-        let _ = self.handle.set_local_routes(routes).await;
+        let (gone, changed) = differences(&self.announced, &order.announced);
+        if !gone.is_empty() {
+            let _ = self.handle.withdraw(gone).await;
+        }
+        if !changed.is_empty() {
+            let _ = self.handle.announce(changed).await;
+        }
+        self.announced.clone_from(&order.announced);
         self.wanted = addresses(order);
         if self.listening != self.wanted {
             self.listen().await;
@@ -153,6 +164,21 @@ impl Own {
     }
 }
 
+/// The prefixes that are announced no more, and the routes that are new or others.
+fn differences(
+    before: &BTreeMap<Cidr, LocalRoute>,
+    now: &BTreeMap<Cidr, LocalRoute>,
+) -> (Vec<Cidr>, Vec<LocalRoute>) {
+    let gone = before.keys().filter(|prefix| !now.contains_key(prefix));
+    let changed = now
+        .iter()
+        .filter(|(prefix, route)| before.get(prefix) != Some(route));
+    (
+        gone.copied().collect(),
+        changed.map(|(_, route)| route.clone()).collect(),
+    )
+}
+
 fn stopped() -> (u16, String) {
     (503, "the BGP speaker has stopped".to_owned())
 }
@@ -165,6 +191,7 @@ fn addresses(order: &Order) -> Vec<SocketAddr> {
         let v4 = speaker.address_v4.map(IpAddr::V4);
         v4.into_iter()
             .chain(speaker.address_v6.map(IpAddr::V6))
+            .chain(listen.to_workloads.iter().copied())
             .collect()
     };
     let addresses: Vec<IpAddr> = if listen.own_addresses_only {
@@ -190,4 +217,41 @@ fn way(best: &BestRoute) -> Option<Way> {
         next_hops: best.next_hops.iter().map(|hop| hop.address).collect(),
         peer: name.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_different_is_told() {
+        let routes = |all: &[(&str, u32)]| -> BTreeMap<Cidr, LocalRoute> {
+            let one = |(prefix, tag): &(&str, u32)| {
+                let prefix = prefix.parse().unwrap();
+                let route = LocalRoute {
+                    tag: *tag,
+                    ..LocalRoute::new(prefix)
+                };
+                (prefix, route)
+            };
+            all.iter().map(one).collect()
+        };
+        let before = routes(&[
+            ("10.65.0.0/26", 1),
+            ("10.65.1.0/26", 1),
+            ("10.65.2.0/26", 1),
+        ]);
+        let now = routes(&[
+            ("10.65.1.0/26", 1),
+            ("10.65.2.0/26", 2),
+            ("10.65.3.0/26", 1),
+        ]);
+        let (gone, changed) = differences(&before, &now);
+        let texts =
+            |prefixes: Vec<Cidr>| -> Vec<String> { prefixes.iter().map(Cidr::to_string).collect() };
+        assert_eq!(texts(gone), ["10.65.0.0/26"]);
+        let changed = changed.iter().map(|route| route.prefix).collect();
+        assert_eq!(texts(changed), ["10.65.2.0/26", "10.65.3.0/26"]);
+        assert_eq!(differences(&now, &now.clone()), (Vec::new(), Vec::new()));
+    }
 }

@@ -58,6 +58,7 @@ pub(super) fn shown(peers: &[PeerStatus]) -> Peers {
     Peers {
         now: now(),
         peers: peers.to_vec(),
+        throttled: 0,
     }
 }
 

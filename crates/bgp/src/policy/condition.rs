@@ -80,7 +80,7 @@ pub enum PrefixOperator {
 /// A set of prefixes, each with the lengths that are meant within it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrefixSet {
-    by_prefix: BTreeMap<Cidr, (u8, u8)>,
+    pub(super) by_prefix: BTreeMap<Cidr, (u8, u8)>,
     lengths: [BTreeSet<u8>; 2],
 }
 

@@ -9,6 +9,7 @@ use crate::config::{PeerConfig, SpeakerConfig};
 use crate::event::DownReason;
 use crate::message::{Code, Notification, cease};
 use crate::peer::{Peer, PeerId};
+use crate::policy::{Difference, Policy};
 
 impl Speaker {
     /// Has the speaker do what `config` says from now on.
@@ -30,6 +31,7 @@ impl Speaker {
             ..config
         };
 
+        let mut differences = Differences::default();
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             let Some(peer) = self.peers.get(&id) else {
                 continue;
@@ -44,7 +46,9 @@ impl Speaker {
             };
             match wanted {
                 None => self.deconfigure(now, id),
-                Some(wanted) => self.reconfigure(now, id, wanted, reset_all),
+                Some(wanted) => {
+                    self.reconfigure(now, id, wanted, reset_all, &mut differences);
+                }
             }
             if cluster_changed {
                 self.import_again(id);
@@ -96,7 +100,14 @@ impl Speaker {
         self.remove_peer(id);
     }
 
-    fn reconfigure(&mut self, now: Duration, id: PeerId, wanted: PeerConfig, reset_all: bool) {
+    fn reconfigure(
+        &mut self,
+        now: Duration,
+        id: PeerId,
+        wanted: PeerConfig,
+        reset_all: bool,
+        differences: &mut Differences,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -104,8 +115,9 @@ impl Speaker {
             return;
         }
         let reset = reset_all || peer.config.needs_reset(&wanted);
-        let import = peer.config.import != wanted.import
-            || peer.config.allow_own_as != wanted.allow_own_as
+        let policies = (wanted.import.as_ref(), peer.config.import.as_ref());
+        let policy = differences.between(policies.0, policies.1);
+        let import = peer.config.allow_own_as != wanted.allow_own_as
             || peer.config.enforce_first_as != wanted.enforce_first_as;
         let client = peer.config.reflector_client != wanted.reflector_client;
         let shutdown = wanted.shutdown.clone();
@@ -139,8 +151,10 @@ impl Speaker {
                 let changed = Arc::make_mut(source);
                 changed.client = peer.config.reflector_client && !changed.external;
             }
-            if import || client {
-                self.import_again(id);
+            match &*policy {
+                _ if import || client => self.import_again(id),
+                Difference::All => self.import_again(id),
+                Difference::Within(changed) => self.import_within(id, changed),
             }
         }
         if let Some(peer) = self.peers.get_mut(&id)
@@ -162,5 +176,30 @@ impl Speaker {
         } else {
             told
         }
+    }
+}
+
+/// Differences between policies. Peers share policies, and each pair is compared once.
+#[derive(Default)]
+struct Differences {
+    /// By the addresses of both.
+    known: BTreeMap<[*const Policy; 2], Arc<Difference>>,
+    /// So that no other policy gets the address of one that was compared.
+    compared: Vec<Arc<Policy>>,
+}
+
+impl Differences {
+    fn between(
+        &mut self,
+        now: Option<&Arc<Policy>>,
+        earlier: Option<&Arc<Policy>>,
+    ) -> Arc<Difference> {
+        let both = [now, earlier];
+        let pointers = both.map(|policy| policy.map_or(std::ptr::null(), Arc::as_ptr));
+        let known = self.known.entry(pointers).or_insert_with(|| {
+            self.compared.extend(both.into_iter().flatten().cloned());
+            Arc::new(Difference::between(now, earlier))
+        });
+        Arc::clone(known)
     }
 }

@@ -1,5 +1,6 @@
 //! Routes from peers: into the Adj-RIB-In, through import policy, into the table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +58,24 @@ impl Speaker {
             for key in keys {
                 import.weigh(peer, key);
             }
+        }
+    }
+
+    /// Weighs those routes of a peer anew whose prefixes lie within one of `changed`.
+    pub(super) fn import_within(&mut self, id: PeerId, changed: &BTreeSet<Cidr>) {
+        let Some((peer, mut import)) = self.import(id) else {
+            return;
+        };
+        let mut keys = BTreeSet::new();
+        for within in changed {
+            // Prefixes are in the order of their addresses, the shorter first.
+            let routes = &peer.received.get(within.family()).routes;
+            let from = routes.range((*within, 0)..);
+            let inside = from.take_while(|((prefix, _), _)| within.covers(prefix));
+            keys.extend(inside.map(|(key, _)| *key));
+        }
+        for key in keys {
+            import.weigh(peer, key);
         }
     }
 

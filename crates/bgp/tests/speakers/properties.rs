@@ -1,10 +1,14 @@
 //! Whatever happens, in the end every speaker knows exactly what its peers tell it, and the table
 //! is as if everything had happened in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use margay_bgp::{AddPath, LocalRoute, Policy};
+use margay_bgp::policy::{Owners, PrefixSet};
+use margay_bgp::{AddPath, Condition, LocalRoute, Policy, Rule, Verdict};
+use margay_model::Cidr;
 use proptest::prelude::*;
 
 use crate::net::Net;
@@ -62,6 +66,34 @@ fn check_sessions(net: &mut Net) {
             assert_eq!(told, heard, "from {sender} to {receiver}");
         }
     }
+}
+
+/// A prefix of 10.65.0.0/24: prefixes that lie within each other are likely.
+fn prefix() -> impl Strategy<Value = Cidr> {
+    (0..8_u8, 26..=32_u8)
+        .prop_map(|(last, length)| Cidr::new([10, 65, 0, last * 32].into(), length).unwrap())
+}
+
+/// What a node takes of another: prefixes of pools from their owner, which may be the other or not.
+fn import(pools: &BTreeSet<Cidr>, owners: &BTreeMap<Cidr, bool>) -> Arc<Policy> {
+    let other: IpAddr = "10.0.0.2".parse().unwrap();
+    let by_prefix = owners.iter().map(|(prefix, its)| {
+        let owners = its.then_some(other);
+        (*prefix, owners.into_iter().collect())
+    });
+    let owners = Owners {
+        by_prefix: by_prefix.collect(),
+        reflectors: BTreeSet::new(),
+    };
+    let conditions = vec![
+        Condition::PrefixSet(Arc::new(PrefixSet::within(pools.iter().copied()))),
+        Condition::Owner(Arc::new(owners)),
+    ];
+    Arc::new(Policy {
+        name: "import".to_owned(),
+        rules: vec![Rule::new("owner", conditions, Verdict::Accept)],
+        otherwise: Verdict::Reject,
+    })
 }
 
 /// How many cases are tried: `PROPTEST_CASES`, or few.
@@ -165,5 +197,57 @@ proptest! {
                 prop_assert!(known, "{prefix} at {node}");
             }
         }
+    }
+
+    /// Only routes within what changed of a policy are weighed anew, and the result is as if all had been.
+    #[test]
+    fn a_changed_policy_leaves_what_the_whole_import_would(
+        seed in 0..1000_u64,
+        routes in prop::collection::btree_set(prefix(), 1..24),
+        changes in prop::collection::vec((prefix(), 0..4_u8), 1..24),
+    ) {
+        let mut net = Net::new(seed);
+        net.add(64512);
+        net.add(64512);
+        net.link(0, 1);
+        let mut pools = BTreeSet::from(["10.65.0.0/25".parse().unwrap()]);
+        let mut owners = BTreeMap::new();
+        net.peer(0, 1, |peer| peer.import = Some(import(&pools, &owners)));
+        net.start_all();
+        for prefix in routes {
+            net.announce_route(1, LocalRoute::new(prefix));
+        }
+        net.seconds(5);
+        for (prefix, what) in changes {
+            match what {
+                0 => {
+                    owners.remove(&prefix);
+                }
+                1 | 2 => {
+                    owners.insert(prefix, what == 1);
+                }
+                _ => {
+                    if !pools.remove(&prefix) {
+                        pools.insert(prefix);
+                    }
+                }
+            }
+            let policy = import(&pools, &owners);
+            net.peer(0, 1, |peer| peer.import = Some(policy));
+        }
+        net.seconds(5);
+        let seen = |net: &mut Net| {
+            let received = net.speaker(0).received_routes("n1").unwrap();
+            let received = received.into_iter().map(|route| (route.prefix, route.rejected));
+            let fib: Vec<Cidr> = net.nodes[0].fib.keys().copied().collect();
+            let counted = net.speaker(0).peers()[0].prefixes.v4.accepted;
+            (received.collect::<BTreeMap<_, _>>(), fib, counted)
+        };
+        let changed = seen(&mut net);
+        // The peer announces everything again, and each is weighed by the policy as it is now.
+        let now = net.now;
+        prop_assert!(net.speaker(0).refresh_in(now, "n1"));
+        net.seconds(5);
+        prop_assert_eq!(changed, seen(&mut net));
     }
 }

@@ -65,6 +65,14 @@ pub(crate) fn set_up(index: u32, alias: Option<&str>) -> Request {
     request(RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// `RTM_SETLINK`: an interface down.
+pub(crate) fn set_down(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
 /// `RTM_GETLINK` for one interface by name.
 pub(crate) fn get_link(name: &str) -> Request {
     let mut message = LinkMessage::default();

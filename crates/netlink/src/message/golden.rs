@@ -9,6 +9,7 @@
 
 use std::os::fd::AsFd;
 
+use margay_endpoint::shaping::TokenBucket;
 use margay_endpoint::{Address, Mark, VethPair};
 use margay_route::{
     FdbEntry, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Mac, Neighbour, NextHop, PROTOCOL,
@@ -88,6 +89,14 @@ fn set_up_brings_up_and_names_the_owner() {
         20000000 1300 0100 00000000 00000000
         00 00 0000 01000000 01000000 01000000";
     assert_bytes(set_up(1, None), expected);
+}
+
+#[test]
+fn set_down_clears_one_flag() {
+    let expected = "
+        20000000 1300 0100 00000000 00000000  # 32 bytes, RTM_SETLINK, request
+        00 00 0000 07000000 00000000 01000000 # ifinfomsg: index 7, no flag, change mask IFF_UP";
+    assert_bytes(set_down(7), expected);
 }
 
 #[test]
@@ -381,4 +390,96 @@ fn a_namespaces_number_is_asked_by_descriptor() {
         00 000000                            # rtgenmsg: unspec
         0800 0300 00000000                   # NETNSA_FD 0, standard input's";
     assert_bytes(get_nsid(std::io::stdin().as_fd()), expected);
+}
+
+#[test]
+fn devices_for_redirected_packets_are_created_up() {
+    let expected = "
+        44000000 1000 0106 00000000 00000000  # 68 bytes, RTM_NEWLINK, request|create|exclusive
+        00 00 0000 00000000 01000000 01000000 # ifinfomsg: unspec, index 0, IFF_UP, change mask IFF_UP
+        0e00 0300 627763616c69666f6f00 0000   # IFLA_IFNAME bwcalifoo
+        0800 0400 aa050000                    # IFLA_MTU 1450
+        0c00 1200                             # IFLA_LINKINFO, 12 bytes
+        0800 0100 69666200                    #   IFLA_INFO_KIND ifb";
+    assert_bytes(create_ifb("bwcalifoo", 1450), expected);
+}
+
+#[test]
+fn token_buckets_have_their_bursts_in_bytes() {
+    let mut bucket = TokenBucket {
+        rate: 1_250_000,
+        burst: 64_000,
+        limit: 131_072,
+        peak: None,
+    };
+    let expected = "
+        6c000000 2400 0105 00000000 00000000  # 108 bytes, RTM_NEWQDISC, request|create|replace
+        00 00 0000 07000000                   # tcmsg: unspec, index 7
+        0000674d ffffffff 00000000            #   handle 4d67:0, parent TC_H_ROOT, info
+        0800 0100 74626600                    # TCA_KIND tbf
+        4000 0200                             # TCA_OPTIONS, 64 bytes
+        2800 0100                             #   TCA_TBF_PARMS, 40 bytes
+        00 01 0000 0000 0000 d0121300         #     rate: ethernet, 1250000
+        00 00 0000 0000 0000 00000000         #     peakrate: none
+        00000200 00000000 00000000            #     limit 131072, buffer and mtu in ticks: not given
+        0c00 0400 d012130000000000            #   TCA_TBF_RATE64 1250000
+        0800 0600 00fa0000                    #   TCA_TBF_BURST 64000";
+    assert_bytes(put_token_bucket(7, &bucket), expected);
+    bucket.rate = 5_000_000_000;
+    bucket.peak = Some((6_000_000_000, 1_514));
+    let expected = "
+        80000000 2400 0105 00000000 00000000
+        00 00 0000 07000000 0000674d ffffffff 00000000
+        0800 0100 74626600
+        5400 0200
+        2800 0100
+        00 01 0000 0000 0000 ffffffff         # as much as 32 bits hold
+        00 01 0000 0000 0000 ffffffff
+        00000200 00000000 00000000
+        0c00 0400 00f2052a01000000            # TCA_TBF_RATE64 5000000000
+        0800 0600 00fa0000
+        0c00 0500 00bca06501000000            # TCA_TBF_PRATE64 6000000000
+        0800 0700 ea050000                    # TCA_TBF_PBURST 1514";
+    assert_bytes(put_token_bucket(7, &bucket), expected);
+    let expected = "
+        24000000 2500 0100 00000000 00000000  # 36 bytes, RTM_DELQDISC, request
+        00 00 0000 07000000 0000674d ffffffff 00000000";
+    assert_bytes(delete_token_bucket(7), expected);
+}
+
+#[test]
+fn what_comes_in_is_redirected_by_a_filter_that_matches_everything() {
+    let expected = "
+        30000000 2400 0106 00000000 00000000  # 48 bytes, RTM_NEWQDISC, request|create|exclusive
+        00 00 0000 07000000                   # tcmsg: index 7
+        0000ffff f1ffffff 00000000            #   handle ffff:0, parent TC_H_INGRESS
+        0c00 0100 696e677265737300            # TCA_KIND ingress";
+    assert_bytes(create_ingress(7), expected);
+    let expected = "
+        8c000000 2c00 0106 00000000 00000000  # 140 bytes, RTM_NEWTFILTER, request|create|exclusive
+        00 00 0000 07000000                   # tcmsg: index 7
+        00000000 f2ffffff 00030100            #   parent ffff:fff2, priority 1, ETH_P_ALL
+        0800 0100 75333200                    # TCA_KIND u32
+        6000 0200                             # TCA_OPTIONS, 96 bytes
+        3800 0700                             #   TCA_U32_ACT, 56 bytes
+        3400 0100                             #     the first action, 52 bytes
+        0b00 0100 6d697272656400 00           #       TCA_ACT_KIND mirred
+        2400 0200                             #       TCA_ACT_OPTIONS, 36 bytes
+        2000 0200                             #         TCA_MIRRED_PARMS, 32 bytes
+        00000000 00000000 04000000            #           index, capabilities, TC_ACT_STOLEN
+        00000000 00000000                     #           counts
+        01000000 08000000                     #           TCA_EGRESS_REDIR, interface 8
+        2400 0500                             #   TCA_U32_SEL, 36 bytes
+        01 00 01 00 0000 0000                 #     terminal, 1 key
+        0000 0000 00000000
+        00000000 00000000 00000000 00000000   #     the key: no bits of the first word";
+    assert_bytes(create_redirect(7, 8), expected);
+    let expected = "
+        24000000 2d00 0100 00000000 00000000  # 36 bytes, RTM_DELTFILTER, request
+        00 00 0000 07000000 00000000 f2ffffff 00030100";
+    assert_bytes(delete_redirect(7), expected);
+    let expected = "
+        24000000 2500 0100 00000000 00000000  # 36 bytes, RTM_DELQDISC, request
+        00 00 0000 07000000 0000ffff f1ffffff 00000000";
+    assert_bytes(delete_ingress(7), expected);
 }

@@ -256,7 +256,7 @@ impl std::fmt::Debug for Connection {
 }
 
 /// The refusal that an error message or the end of a dump carries, if its number is not 0.
-fn refusal(message: &Message<'_>) -> Result<(), RequestError> {
+pub(super) fn refusal(message: &Message<'_>) -> Result<(), RequestError> {
     let code = message.body.get(..4).and_then(|code| code.try_into().ok());
     let code = code.map_or(0, i32::from_ne_bytes);
     if code == 0 {

@@ -7,5 +7,6 @@ mod endpoint;
 mod fixture;
 mod monitor;
 mod namespace;
+mod shaping;
 mod table;
 mod tunnel;

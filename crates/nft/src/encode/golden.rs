@@ -40,6 +40,9 @@ fn table() -> Table {
     let rules = [
         Rule::new([Statement::dispatch([Field::InInterface], "dispatch")]),
         unknown.then(Verdict::Drop).commented("unknown"),
+        Rule::new([Statement::Counter])
+            .then(Verdict::Goto("class".to_owned()))
+            .commented("denied"),
     ];
     table.put_chain("base", Chain::base(Base::filter(Hook::Forward, -5), rules));
     table.put_chain("class", Chain::regular(class()).commented("a class"));

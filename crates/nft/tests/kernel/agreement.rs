@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use margay_model::Family;
 use margay_nft::Nft;
 use margay_policy::Desired;
-use margay_ruleset::compile::Settings;
-use margay_ruleset::{Compiler, Observed, plan_changes};
+use margay_ruleset::compile::{Log, Settings};
+use margay_ruleset::{Compiler, Observed, plan, plan_changes};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto,
     socket,
@@ -27,6 +27,16 @@ use crate::reference;
 /// `MARGAY_POLICY_CASES` asks for more, `MARGAY_POLICY_SEED` for others.
 #[test]
 fn policy_model_and_kernel_decide_alike() {
+    decide_alike(false);
+}
+
+/// What tells of denials decides nothing.
+#[test]
+fn they_decide_alike_where_denials_are_logged() {
+    decide_alike(true);
+}
+
+fn decide_alike(denials: bool) {
     let cases = variable("MARGAY_POLICY_CASES", 150);
     let seed = variable("MARGAY_POLICY_SEED", u64::from(std::process::id()));
     eprintln!("MARGAY_POLICY_SEED={seed} MARGAY_POLICY_CASES={cases}");
@@ -34,9 +44,14 @@ fn policy_model_and_kernel_decide_alike() {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), random);
+    let default = Settings::default();
     let settings = Settings {
         lookup_above: 2,
-        ..Settings::default()
+        log: Log {
+            denials,
+            ..default.log
+        },
+        ..default
     };
     let mut wire = Wire::new();
     let mut nft = Nft::open(&wire.host.namespace).unwrap();
@@ -77,6 +92,10 @@ fn policy_model_and_kernel_decide_alike() {
         accepted += expected.len();
         before = now;
     }
+    // What the kernel tells of the table is what it was given: a new agent has nothing to change.
+    let there = nft.observe(compiler.table().name()).unwrap();
+    let rest = plan(compiler.table(), &there);
+    assert!(rest.is_empty(), "{rest}");
     eprintln!("{sent} packets, {accepted} of them accepted");
     assert!(0 < accepted && accepted < sent, "nothing has been decided");
     std::thread::sleep(Duration::from_millis(100));

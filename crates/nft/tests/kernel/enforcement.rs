@@ -548,7 +548,10 @@ fn logs_reach_the_listener() {
     });
     let text = reader.output();
     assert!(begun, "{text}");
-    assert!(text.contains("L|default|GlobalNetworkPolicy/p|0"), "{text}");
+    assert!(
+        text.contains("Li|default|GlobalNetworkPolicy/p|0"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub(crate) struct Call {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) stdin: String,
     directory: PathBuf,
+    probe: PathBuf,
 }
 
 /// A call that was made.
@@ -47,6 +48,7 @@ impl Call {
             env,
             stdin: String::new(),
             directory,
+            probe: probe(),
         };
         call.stdin = call.conf("ok");
         call
@@ -55,6 +57,12 @@ impl Call {
     /// The same call, with the probe told to behave so.
     pub(crate) fn told(mut self, behaviour: &str) -> Self {
         self.stdin = self.conf(behaviour);
+        self
+    }
+
+    /// The same call of another build of the probe.
+    pub(crate) fn of(mut self, probe: PathBuf) -> Self {
+        self.probe = probe;
         self
     }
 
@@ -120,7 +128,7 @@ impl Call {
     }
 
     fn spawn(&self, stdout: Stdio, stderr: Stdio) -> (Child, ChildStdin) {
-        let mut child = Command::new(probe())
+        let mut child = Command::new(&self.probe)
             .env_clear()
             .envs(
                 self.env
@@ -194,6 +202,21 @@ pub(crate) fn documents(text: &str) -> Vec<Value> {
         .into_iter()
         .collect::<Result<_, _>>()
         .unwrap()
+}
+
+/// The example program as the plugins are built for users: a panic aborts.
+pub(crate) fn aborting_probe() -> PathBuf {
+    // Beside the target folder of the tests, so that neither build waits for the other.
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("abort");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--profile", "abort"])
+        .args(["--package", env!("CARGO_PKG_NAME"), "--example", "probe"])
+        .arg("--target-dir")
+        .arg(&folder)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(built.unwrap().success());
+    folder.join("abort/examples/probe")
 }
 
 /// The example program, which Cargo builds beside the tests unless only one target was asked for.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::call::{Call, documents};
+use crate::call::{Call, aborting_probe, documents};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 #[test]
@@ -75,12 +75,24 @@ fn p11_failure_is_one_error_object_in_the_configurations_version() {
 #[test]
 fn p13_panic_is_an_error_object() {
     for behaviour in ["panic", "panic-elsewhere"] {
-        let ended = Call::new("ADD").told(behaviour).run();
-        assert_eq!(ended.error_code(), 999, "{behaviour}");
-        let msg = ended.document()["msg"].to_string();
-        assert!(msg.contains("probe.rs:"), "{msg}");
-        assert!(!ended.stdout.contains("hunter2") && !ended.stderr.contains("hunter2"));
+        tells_of_its_panic(Call::new("ADD").told(behaviour));
     }
+}
+
+#[test]
+fn p13_panic_that_aborts_is_an_error_object() {
+    let probe = aborting_probe();
+    for behaviour in ["panic", "panic-elsewhere"] {
+        tells_of_its_panic(Call::new("ADD").told(behaviour).of(probe.clone()));
+    }
+}
+
+fn tells_of_its_panic(call: Call) {
+    let ended = call.run();
+    assert_eq!(ended.error_code(), 999);
+    let msg = ended.document()["msg"].to_string();
+    assert!(msg.contains("probe.rs:"), "{msg}");
+    assert!(!ended.stdout.contains("hunter2") && !ended.stderr.contains("hunter2"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod documented;
 mod flaws;
 mod golden;
 mod hosts;
+mod owners;
 mod semantics;
 mod staged;
 mod why;

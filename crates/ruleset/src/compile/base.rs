@@ -4,13 +4,14 @@ use margay_model::{Cidr, Family};
 use margay_policy::Failsafe;
 
 use super::class::{ANSWERS_IN, ANSWERS_OUT, FAILSAFE_IN, FAILSAFE_OUT};
+use super::denial;
 use super::endpoint::{
     self, CONNECTIONS_FROM, CONNECTIONS_TO, MAC_CHECKED, MACS, RATE_FROM, RATE_TO,
 };
 use super::host::{self, Wildcards};
 use super::interval;
 use super::rule::port_set;
-use super::settings::{EndpointToHost, ICMPV6, Node, SCTP, Settings, TCP, UDP};
+use super::settings::{Direction, EndpointToHost, ICMPV6, Node, SCTP, Settings, TCP, UDP};
 use crate::datatype::{CT_ESTABLISHED, CT_INVALID, CT_RELATED, CT_UNTRACKED};
 use crate::{
     Base, Chain, ChainKind, DataType, Element, Field, Hook, Key, Rule, Set, Side, Statement, Table,
@@ -98,7 +99,7 @@ fn states(states: impl IntoIterator<Item = (u32, Option<Verdict>)>) -> Set {
 /// The chains. Those of host endpoints are there only if `wildcards` says which claims every
 /// interface, if any: packets need not pass chains that decide nothing.
 pub(super) fn put_chains(settings: &Settings, wildcards: Option<&Wildcards>, table: &mut Table) {
-    put_invalid(table);
+    put_invalid(settings, table);
     put_raw(settings, wildcards, table);
     put_forward(settings, table);
     put_local(settings, table);
@@ -111,12 +112,10 @@ pub(super) fn put_chains(settings: &Settings, wildcards: Option<&Wildcards>, tab
     }
 }
 
-fn put_invalid(table: &mut Table) {
+fn put_invalid(settings: &Settings, table: &mut Table) {
     let rule = Rule::new([Statement::Counter]).then(Verdict::Drop);
-    table.put_chain(
-        INVALID,
-        Chain::regular([rule.commented("invalid state of connection")]),
-    );
+    let chain = Chain::regular([rule.commented("invalid state of connection")]);
+    denial::put_chain(settings, None, INVALID, chain, table);
 }
 
 /// Before connection tracking: what nobody may send, and host endpoints' untracked policy.
@@ -139,15 +138,13 @@ fn put_raw(settings: &Settings, wildcards: Option<&Wildcards>, table: &mut Table
         let wildcard = wildcards.raw_from.as_deref();
         raw.extend(host::dispatch(host::RAW_FROM, wildcard, Field::InInterface));
     }
-    table.put_chain(
-        "raw-pre",
-        Chain::base(Base::filter(Hook::Prerouting, RAW), raw),
-    );
-    put_sent(table);
+    let raw = Chain::base(Base::filter(Hook::Prerouting, RAW), raw);
+    denial::put_chain(settings, None, "raw-pre", raw, table);
+    put_sent(settings, table);
 }
 
 /// What a workload may send at all.
-fn put_sent(table: &mut Table) {
+fn put_sent(settings: &Settings, table: &mut Table) {
     let interface = Field::InInterface;
     let port = |side, port: u16| Statement::is(Field::Port(side), port.to_be_bytes());
     let v6 = Statement::Family(Family::V6);
@@ -204,10 +201,8 @@ fn put_sent(table: &mut Table) {
         rules.push(Rule::new(statements).then(Verdict::Accept));
     }
     rules.push(dropped([], "spoofed source address"));
-    table.put_chain(
-        SENT,
-        Chain::regular(rules).commented("what workloads may send at all"),
-    );
+    let chain = Chain::regular(rules).commented("what workloads may send at all");
+    denial::put_chain(settings, Some(Direction::Egress), SENT, chain, table);
 }
 
 /// What passes through: each workload's egress, then each workload's ingress.
@@ -217,16 +212,15 @@ fn put_forward(settings: &Settings, table: &mut Table) {
     from.extend(limited(table, iif, CONNECTIONS_FROM));
     from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
-    table.put_chain(
-        "fwd-from",
-        Chain::base(Base::filter(Hook::Forward, -5), from),
-    );
+    let from = Chain::base(Base::filter(Hook::Forward, -5), from);
+    denial::put_chain(settings, Some(Direction::Egress), "fwd-from", from, table);
     let mut to: Vec<_> = limited(table, oif, RATE_TO).into_iter().collect();
     to.push(Rule::new([Statement::dispatch([Field::CtState], STATES)]));
     to.extend(limited(table, oif, CONNECTIONS_TO));
     to.push(Rule::new([Statement::dispatch([oif], endpoint::TO)]));
     to.extend(unknown(settings, oif));
-    table.put_chain("fwd-to", Chain::base(Base::filter(Hook::Forward, -4), to));
+    let to = Chain::base(Base::filter(Hook::Forward, -4), to);
+    denial::put_chain(settings, Some(Direction::Ingress), "fwd-to", to, table);
 }
 
 /// What workloads send to the host itself.
@@ -240,7 +234,8 @@ fn put_local(settings: &Settings, table: &mut Table) {
     from.extend(limited(table, iif, CONNECTIONS_FROM));
     from.push(Rule::new([Statement::dispatch([iif], endpoint::FROM)]));
     from.extend(unknown(settings, iif));
-    table.put_chain("in-from", Chain::base(Base::filter(Hook::Input, -5), from));
+    let from = Chain::base(Base::filter(Hook::Input, -5), from);
+    denial::put_chain(settings, Some(Direction::Egress), "in-from", from, table);
     let to_host = each_prefix(settings, iif, &Verdict::Jump(TO_HOST.to_owned()));
     table.put_chain(
         "in-host",
@@ -251,7 +246,8 @@ fn put_local(settings: &Settings, table: &mut Table) {
         EndpointToHost::Drop => dropped([], "workload to host: defaultEndpointToHostAction"),
     };
     let states = Rule::new([Statement::dispatch([Field::CtState], STATES)]);
-    table.put_chain(TO_HOST, Chain::regular([states, nd(), action]));
+    let to_host = Chain::regular([states, nd(), action]);
+    denial::put_chain(settings, Some(Direction::Egress), TO_HOST, to_host, table);
 }
 
 /// The host's own traffic with the network, and what passes through from and to the network.

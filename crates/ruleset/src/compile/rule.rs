@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use margay_model::{Cidr, Family};
 use margay_policy::{Action, Icmp, PortRange, Rule as PolicyRule, SetId, Side as PolicySide};
 
-use super::interval;
 use super::names::{self, Part};
-use super::settings::{Deny, ICMP, ICMPV6, SCTP, Settings, TCP, UDP};
+use super::settings::{Deny, Direction, ICMP, ICMPV6, SCTP, Settings, TCP, UDP};
+use super::{denial, interval};
 use crate::expression::{Limit, Reject};
 use crate::{DataType, Field, Key, Rule, Set, Side, Statement, Verdict};
 
@@ -30,6 +30,7 @@ pub(super) struct Context<'a> {
     /// The families that sets have members of.
     pub(super) families: &'a BTreeSet<Family>,
     pub(super) allow: Allow,
+    pub(super) direction: Direction,
     /// Whether `Pass` goes on with the next tier, or else with the next profile.
     pub(super) in_tier: bool,
     pub(super) tier: &'a str,
@@ -394,7 +395,7 @@ fn finish(mut all: All, rule: &PolicyRule, context: &Context<'_>) -> Rule {
             }));
             all.push(Statement::Log {
                 group: context.settings.log.group,
-                prefix: format!("L|{label}"),
+                prefix: denial::prefix('L', Some(context.direction), &label),
             });
         }
         Action::Allow => {

@@ -73,6 +73,8 @@ pub struct Log {
     pub group: u16,
     /// Logs a minute for each rule, and at once (`logActionRateLimit`, `logActionRateLimitBurst`).
     pub limit: Option<(u64, u32)>,
+    /// Whether every denial is logged too, within the same limit, or else one of our own.
+    pub denials: bool,
 }
 
 /// What the node is at this moment.
@@ -142,6 +144,7 @@ impl Default for Settings {
             log: Log {
                 group: 1,
                 limit: None,
+                denials: false,
             },
             allow_ipip: false,
             allow_vxlan: false,

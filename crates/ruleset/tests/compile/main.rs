@@ -9,8 +9,8 @@ mod reference;
 use std::collections::BTreeSet;
 
 use margay_policy::{Delta, Desired};
-use margay_ruleset::Compiler;
-use margay_ruleset::compile::Settings;
+use margay_ruleset::compile::{Log, Settings, is_denial};
+use margay_ruleset::{Compiler, Statement, Verdict};
 use proptest::prelude::*;
 
 use crate::packet::{Outcome, Packet};
@@ -44,10 +44,15 @@ fn packets() -> Vec<Packet> {
     packets
 }
 
-fn settings(lookup_above: usize) -> Settings {
+fn settings(lookup_above: usize, denials: bool) -> Settings {
+    let default = Settings::default();
     Settings {
         lookup_above,
-        ..Settings::default()
+        log: Log {
+            denials,
+            ..default.log
+        },
+        ..default
     }
 }
 
@@ -84,6 +89,29 @@ fn assert_closed(compiler: &Compiler) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Nothing is denied without a word where denials are logged, and none is logged where they are not.
+fn assert_told(compiler: &Compiler, denials: bool) -> Result<(), TestCaseError> {
+    for (name, chain) in compiler.table().chains() {
+        prop_assert!(denials || !is_denial(name), "{name}");
+        for rule in &chain.rules {
+            let drops = rule.statements.last() == Some(&Statement::Verdict(Verdict::Drop));
+            prop_assert_eq!(
+                drops,
+                drops && denials == is_denial(name),
+                "{} {}",
+                name,
+                rule
+            );
+        }
+        if is_denial(name) {
+            let rules: Vec<_> = chain.rules.iter().map(ToString::to_string).collect();
+            prop_assert!(rules[0].contains("log prefix \"D"), "{rules:?}");
+            prop_assert_eq!(&rules[1], "drop");
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -91,14 +119,16 @@ proptest! {
     fn the_table_decides_as_policy_does(
         states in prop::collection::vec(desired(), 1..4),
         lookup_above in prop::sample::select(vec![0_usize, 2, 1000]),
+        denials in any::<bool>(),
     ) {
-        let mut compiler = Compiler::new(settings(lookup_above));
+        let mut compiler = Compiler::new(settings(lookup_above, denials));
         let mut before = Desired::default();
         for state in &states {
             compiler.update(delta(&before, state));
             before = state.clone();
             assert_closed(&compiler)?;
             assert_alike(&compiler, state)?;
+            assert_told(&compiler, denials)?;
         }
         // With the endpoint, all that it needed goes.
         let mut end = Delta::default();
@@ -107,7 +137,7 @@ proptest! {
         end.removed_profiles.extend(before.profiles.keys().cloned());
         end.removed_sets.extend(before.sets.keys().copied());
         compiler.update(end);
-        let empty = Compiler::new(settings(0));
+        let empty = Compiler::new(settings(0, denials));
         prop_assert_eq!(compiler.table().sets(), empty.table().sets());
         prop_assert_eq!(compiler.table().chains(), empty.table().chains());
     }

@@ -115,7 +115,8 @@ impl Machine<'_> {
                 true
             }
             Statement::Verdict(verdict) => return Step::Verdict(verdict.clone()),
-            Statement::Counter | Statement::Log { .. } => true,
+            // No packet is beyond a limit here.
+            Statement::Counter | Statement::Log { .. } | Statement::Limit(_) => true,
             other => panic!("{other}"),
         };
         if holds { Step::Next } else { Step::Stop }

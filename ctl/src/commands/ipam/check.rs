@@ -6,7 +6,7 @@ use margay_model::Kind;
 use margay_model::resource::cluster::ClusterInformation;
 use margay_resources::{Client, ResourceError};
 use margay_store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::inventory::Stock;
 use crate::output;
@@ -98,19 +98,24 @@ fn line(finding: &Finding) -> String {
     }
 }
 
+/// What the datastore says of the cluster.
+pub(super) async fn information<S: Store>(client: &Client<'_, S, SystemStamps>) -> Result<Value> {
+    let found: Result<ClusterInformation, _> =
+        client.get(Kind::ClusterInformation, None, "default").await;
+    match found {
+        Ok(information) => Ok(output::value(&information, false)?),
+        Err(ResourceError::DoesNotExist { .. }) => Ok(json!({})),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What was found, for machines.
 pub(super) async fn report<S: Store>(
     client: &Client<'_, S, SystemStamps>,
     stock: &Stock,
     findings: &[Finding],
 ) -> Result<String> {
-    let found: Result<ClusterInformation, _> =
-        client.get(Kind::ClusterInformation, None, "default").await;
-    let information = match found {
-        Ok(information) => output::value(&information, false)?,
-        Err(ResourceError::DoesNotExist { .. }) => json!({}),
-        Err(error) => return Err(error.into()),
-    };
+    let information = information(client).await?;
     let allocations: Vec<Allocation> = audit::allocations(&stock.inventory.blocks).collect();
     let report = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -43,7 +43,7 @@ object! {
 
 impl QosControls {
     /// Checks the limits against what the API admits.
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub fn check(&self, problems: &mut Problems) {
         for (name, value, range) in [
             ("ingressBandwidth", self.ingress_bandwidth, BANDWIDTH),
             ("egressBandwidth", self.egress_bandwidth, BANDWIDTH),
