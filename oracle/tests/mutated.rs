@@ -129,8 +129,16 @@ fn warned_alike(update: &Update, warnings: &[String], octets: &[u8]) -> bool {
                 // RFC 6793 §6: between speakers of four octets, and of six octets.
                 "for peers with two-octet AS numbers only",
                 "aggregator has a wrong length",
+                // RFC 7607 §2.
+                "has AS 0",
+                // RFC 7606 §7.2: a segment of no numbers.
+                "AS_PATH is malformed",
             ];
-            let is_ours = |found: &Finding| only_ours.iter().any(|what| found.what.contains(what));
+            let is_ours = |found: &Finding| {
+                // RFC 7606 §4: lists of nothing, behind a header of three octets or four.
+                let empty = found.what.contains("list has") && found.octets.len() <= 4;
+                empty || only_ours.iter().any(|what| found.what.contains(what))
+            };
             update.findings.iter().any(is_ours)
         }
         (true, false) => {
