@@ -1,4 +1,5 @@
-//! UPDATEs that were right before some octets changed: where we take routes, others read the same.
+//! UPDATEs that were right before some octets changed: where we take routes, others read the same, and
+//! where we find errors, others do.
 //!
 //! `MARGAY_BGP_MUTATIONS` is how many are tried (default 60,000).
 
@@ -115,6 +116,55 @@ fn bgpkit_differs(update: &Update, session: Session) -> Option<&'static str> {
     cut.then_some("an attribute cut within its length")
 }
 
+/// Whether `bgpkit-parser` finds errors where we do, but for what only one of both looks at.
+fn warned_alike(update: &Update, warnings: &[String], octets: &[u8]) -> bool {
+    match (update.findings.is_empty(), warnings.is_empty()) {
+        (true, true) | (false, false) => true,
+        (false, true) => {
+            let only_ours = [
+                // RFC 7606 §4: it passes over the rest.
+                "longer than what is left",
+                // RFC 4271 §6.3.
+                "well-known attribute is not known",
+                // RFC 6793 §6: between speakers of four octets, and of six octets.
+                "for peers with two-octet AS numbers only",
+                "aggregator has a wrong length",
+                // RFC 7607 §2.
+                "has AS 0",
+                // RFC 7606 §7.2: a segment of no numbers.
+                "AS_PATH is malformed",
+            ];
+            let is_ours = |found: &Finding| {
+                // RFC 7606 §4: lists of nothing, behind a header of three octets or four.
+                let empty = found.what.contains("list has") && found.octets.len() <= 4;
+                empty || only_ours.iter().any(|what| found.what.contains(what))
+            };
+            update.findings.iter().any(is_ours)
+        }
+        (true, false) => {
+            let only_theirs = [
+                // RFC 7606 §3 c names the bits Optional and Transitive alone; it looks at Partial.
+                "flags error",
+                // Attributes that we do not read.
+                "AIGP",
+                "BFD_DISCRIMINATOR",
+                "BGP_DOMAIN_PATH",
+                "BGP_LS_ATTRIBUTE",
+                "BGP_PREFIX_SID",
+                "BIER",
+                "IPV6_ADDRESS_SPECIFIC_EXTENDED_COMMUNITIES",
+                "ONLY_TO_CUSTOMER",
+                "SFP_ATTRIBUTE",
+                "TRAFFIC_ENGINEERING",
+                "TUNNEL_ENCAPSULATION",
+            ];
+            let is_theirs =
+                |warning: &String| only_theirs.iter().any(|what| warning.contains(what));
+            has_other_family(octets) || warnings.iter().all(is_theirs)
+        }
+    }
+}
+
 /// Whether `bgpkit-parser` drops the segments of a confederation that lead a path of two octets;
 /// RFC 6793 §4.2.3 keeps them.
 fn bgpkit_loses_segments(update: &Update, session: Session) -> bool {
@@ -217,6 +267,8 @@ fn compare(session: Session, rounds: u64) -> BTreeMap<&'static str, u64> {
                 let ours = prefixes(&update);
                 assert_eq!(reading.prefixes(), ours, "bgpkit-parser: {}", shown());
                 count("prefixes agreed on with bgpkit-parser");
+                let alike = warned_alike(&update, &reading.warnings, &octets);
+                assert!(alike, "bgpkit-parser: {:?}: {}", reading.warnings, shown());
                 if right && bgpkit_loses_segments(&update, session) {
                     count("a confederation's segment before a path put together");
                 } else if right {
