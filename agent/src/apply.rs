@@ -113,6 +113,8 @@ pub struct Engine {
     enforce_at: Instant,
     /// Attempts at it in a row that failed.
     refusals: u32,
+    /// Whether endpoints were without it at the last comparison.
+    awaiting: bool,
     /// How long the last comparison took.
     took: Duration,
     /// Comparisons in a row that left something undone.
@@ -168,6 +170,7 @@ impl Engine {
             thorough: true,
             enforce_at: Instant::now(),
             refusals: 0,
+            awaiting: false,
             took: Duration::ZERO,
             failures: 0,
             told: Told::default(),
