@@ -124,6 +124,8 @@ pub struct Engine {
     enforce_at: Instant,
     /// Attempts at it in a row that failed.
     refusals: u32,
+    /// Whether endpoints were without it at the last comparison.
+    awaiting: bool,
     /// How long the last comparison took.
     took: Duration,
     /// Comparisons in a row that left something undone.
@@ -184,6 +186,7 @@ impl Engine {
             shaped: true,
             enforce_at: Instant::now(),
             refusals: 0,
+            awaiting: false,
             took: Duration::ZERO,
             failures: 0,
             told: Told::default(),

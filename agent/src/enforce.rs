@@ -196,9 +196,9 @@ impl Enforcer {
         hosts.map(|(name, host)| (name.as_str(), host))
     }
 
-    /// Whether the kernel has all that the store says.
+    /// Whether the kernel has taken what it was given last.
     pub fn is_settled(&self) -> bool {
-        !self.unsure && !self.due
+        !self.unsure
     }
 
     /// Whose addresses are, as far as the store says.

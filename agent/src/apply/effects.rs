@@ -176,7 +176,7 @@ impl Engine {
     }
 
     pub(super) fn show(
-        &self,
+        &mut self,
         picture: &Picture,
         missing: &BTreeSet<RouteKey>,
         interfaces: &Interfaces,
@@ -214,6 +214,8 @@ impl Engine {
         let refused = self.parts.status.borrow().policy_refused.clone();
         let in_force = |key: &Key| self.enforcer.is_in_force(key);
         let stands = stands(&self.state, picture, missing, in_force, refused.as_deref());
+        let mut placed = picture.endpoints.iter();
+        self.awaiting = placed.any(|(key, placed)| placed.hindrance.is_none() && !in_force(key));
         self.parts.status.send_modify(|status| {
             status.describe(&self.state, picture, missing, &stands);
             status.ready = true;

@@ -63,8 +63,8 @@ impl Engine {
         let problems = self.enforcer.problems().collect();
         match &refused {
             None => {
-                if std::mem::take(&mut self.refusals) > 0 {
-                    // Endpoints' files waited for it.
+                if std::mem::take(&mut self.refusals) > 0 || self.awaiting {
+                    // Endpoints' files and states waited for it.
                     self.hasten(Duration::ZERO);
                 }
             }

@@ -344,6 +344,15 @@ mod tests {
         assert_eq!(read(""), None);
         assert_eq!(read("45 00 003c"), None);
         let whole = message(TCP4);
+        // Whatever a byte is changed to, what is read is read to its end.
+        for at in 0..whole.len() {
+            for value in 0..=u8::MAX {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                let found = wire::messages(&changed).filter_map(decode).count();
+                assert!(found <= 1, "{at} {value}");
+            }
+        }
         for length in 0..whole.len() {
             // Nothing is made of a message that is cut short.
             assert_eq!(
