@@ -7,6 +7,7 @@
 )]
 
 mod hosts;
+mod limits;
 mod moments;
 mod nat;
 mod seen;

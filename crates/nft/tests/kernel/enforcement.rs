@@ -442,6 +442,43 @@ fn untracked_policy_keeps_packets_from_connection_tracking() {
     assert!(conntrack.flows(&[NET.parse().unwrap()]).unwrap().is_empty());
 }
 
+/// Whatever policy of host endpoints says, tunnels between nodes stay open, and to nobody else.
+#[test]
+fn tunnels_of_nodes_pass_every_policy_of_host_endpoints() {
+    for interface in [
+        HostInterface::Named("eth0".to_owned()),
+        HostInterface::Every,
+    ] {
+        for kind in ["normal", "pre-DNAT", "untracked"] {
+            let mut lab = Lab::new();
+            let mut host = host_endpoint(interface.clone());
+            let deny = || vec![tier("default", &["deny"])];
+            match kind {
+                "normal" => (host.normal.ingress, host.normal.egress) = (deny(), deny()),
+                "pre-DNAT" => host.pre_dnat = deny(),
+                _ => (host.untracked.ingress, host.untracked.egress) = (deny(), deny()),
+            }
+            let mut delta = policies(&[("deny", &[rule(Action::Deny)])]);
+            delta.hosts.insert("eth0".to_owned(), host);
+            lab.update(delta);
+            let both = |lab: &Lab, port| {
+                let to = lab.net.reaches(NET, &lab.host, HOST, port);
+                (to, lab.host.reaches(HOST, &lab.net, NET, port))
+            };
+            let denied = (false, false);
+            assert_eq!(both(&lab, 4789), denied, "{kind} {interface:?}");
+            let interfaces = vec![("eth0".to_owned(), vec![HOST.parse().unwrap()])];
+            lab.node(Node {
+                interfaces,
+                tunnel_peers: vec![NET.parse().unwrap()],
+                ..Node::default()
+            });
+            assert_eq!(both(&lab, 4789), (true, true), "{kind} {interface:?}");
+            assert_eq!(both(&lab, 4790), denied, "{kind} {interface:?}");
+        }
+    }
+}
+
 #[test]
 fn what_leaves_the_pools_is_translated() {
     let mut lab = Lab::new();
@@ -508,11 +545,33 @@ fn limits_are_the_endpoints_own() {
     assert!(first.is_some() && second.is_some());
     assert!(lab.a.connect(&lab.b, B, 5002).is_none());
     assert!(lab.counted("too many connections") >= 1);
+    // Others are not concerned, nor is what the workload itself begins.
+    let [third, back] = [
+        lab.b.connect(&lab.a, A, 5003),
+        lab.net.connect(&lab.a, A, 5004),
+    ];
+    assert!(third.is_some() && back.is_some());
+    // One that ends makes room.
+    drop((first, second));
+    assert!(eventually(|| lab.a.connect(&lab.b, B, 5005).is_some()));
 
     qos.ingress_max_connections = None;
+    qos.egress_max_connections = Some(1);
+    workload.qos = Some(qos.clone());
+    put(&mut lab, workload.clone());
+    let counted = lab.counted("too many connections");
+    let own = lab.b.connect(&lab.a, A, 5006);
+    assert!(own.is_some());
+    assert!(lab.b.connect(&lab.net, NET, 5007).is_none());
+    assert!(lab.b.connect(&lab.host, HOST, 5008).is_none());
+    assert!(lab.counted("too many connections") > counted);
+    assert!(lab.a.connect(&lab.b, B, 5009).is_some(), "to the workload");
+    drop(own);
+    qos.egress_max_connections = None;
+
     qos.ingress_packet_rate = Some(1);
     qos.ingress_packet_burst = Some(2);
-    workload.qos = Some(qos);
+    workload.qos = Some(qos.clone());
     put(&mut lab, workload.clone());
     let sender = lab.a.udp(A, 0);
     let receiver = lab.b.udp(B, 5003);
@@ -525,6 +584,23 @@ fn limits_are_the_endpoints_own() {
     }
     assert!((1..20).contains(&arrived), "{arrived}");
     assert!(lab.counted("too many packets") >= 1);
+    assert!(lab.b.reaches(B, &lab.a, A, 5010), "from the workload");
+    qos.ingress_packet_rate = None;
+    qos.egress_packet_rate = Some(1);
+    qos.egress_packet_burst = Some(2);
+    workload.qos = Some(qos);
+    put(&mut lab, workload.clone());
+    let (sender, receiver) = (lab.b.udp(B, 0), lab.net.udp(NET, 5011));
+    for _ in 0..20 {
+        sender.send_to(b"x", format!("{NET}:5011")).unwrap();
+    }
+    let mut arrived = 0;
+    while receiver.recv(&mut [0; 8]).is_ok() {
+        arrived += 1;
+    }
+    assert!((1..20).contains(&arrived), "{arrived}");
+    assert!(lab.counted("too many packets") > 0);
+    assert!(lab.a.reaches(A, &lab.b, B, 5012), "to the workload");
     workload.qos = None;
     put(&mut lab, workload);
     let chains = lab.compiler.table().chains();

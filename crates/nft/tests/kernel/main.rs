@@ -7,6 +7,7 @@ mod agreement;
 mod conntrack;
 mod enforcement;
 mod fixture;
+mod frames;
 mod lab;
 #[path = "../../../ruleset/tests/compile/packet.rs"]
 mod packet;

@@ -102,7 +102,7 @@ fn fuzzed_packets_leave_with_the_workloads_addresses_only() {
 }
 
 /// A packet of random bytes, with a source that is more often than not somebody's.
-fn fuzzed(random: &mut TestRng, to: IpAddr) -> Vec<u8> {
+pub(crate) fn fuzzed(random: &mut TestRng, to: IpAddr) -> Vec<u8> {
     let mut body = vec![0; 8 + (random.next_u32() % 64) as usize];
     random.fill_bytes(&mut body);
     let protocols = [1, 2, 4, 6, 17, 17, 41, 47, 58, 58, 132, body[0]];
@@ -157,6 +157,6 @@ fn fuzzed(random: &mut TestRng, to: IpAddr) -> Vec<u8> {
     packet
 }
 
-fn variable(name: &str, default: u64) -> u64 {
+pub(crate) fn variable(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap())
 }

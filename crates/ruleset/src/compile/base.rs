@@ -135,6 +135,8 @@ fn put_raw(settings: &Settings, wildcards: Option<&Wildcards>, table: &mut Table
         &Verdict::Jump(SENT.to_owned()),
     ));
     if let Some(wildcards) = wildcards {
+        // What the host's own chains let pass later must get there.
+        raw.extend(tunnelled(settings, Side::Source));
         let wildcard = wildcards.raw_from.as_deref();
         raw.extend(host::dispatch(host::RAW_FROM, wildcard, Field::InInterface));
     }
@@ -264,7 +266,7 @@ fn put_hosts(settings: &Settings, wildcards: &Wildcards, table: &mut Table) {
         }
         match map {
             host::IN | host::PRE_DNAT => rules.extend(tunnelled(settings, Side::Source)),
-            host::OUT => rules.extend(tunnelled(settings, Side::Destination)),
+            host::OUT | host::RAW_TO => rules.extend(tunnelled(settings, Side::Destination)),
             _ => {}
         }
         rules.extend(host::dispatch(map, wildcard.as_deref(), field));
