@@ -66,6 +66,24 @@ impl StoreKind {
         });
     }
 
+    /// Gives everything below these prefixes of an embedded store the same value, whatever sense it makes.
+    pub fn overwrite(&self, prefixes: &[Prefix], value: &[u8]) {
+        let config = Config::from_cni(&self.conf(), &|_| None).unwrap();
+        let store = Datastore::open(&config).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            for prefix in prefixes {
+                for entry in store.list(prefix).await.unwrap().entries {
+                    let write = Write::put(entry.key, value.to_vec());
+                    let _ = store.commit(&Batch::of([write])).await.unwrap();
+                }
+            }
+        });
+    }
+
     /// Runs margayctl on it, in a namespace where one is given.
     pub fn ctl(&self, namespace: Option<&str>, arguments: &[&str], stdin: &str) -> Output {
         let mut command = match namespace {

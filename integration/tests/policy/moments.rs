@@ -1,18 +1,20 @@
 //! The moments in which policy could have a gap: a pod's first packet, a change under traffic, a store gone wrong.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use margay_integration::cni::addresses;
 use margay_integration::process::{eventually, inside};
 use margay_integration::{Agent, Running, StoreKind};
+use margay_model::{Kind, Prefix};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::town::{Town, WAIT, policy};
 
-/// How often a pod is added under fire.
-const ADDS: usize = 12;
+/// How often a pod is added under fire; `MARGAY_ADDS` asks for more.
+const ADDS: usize = 24;
 
 #[test]
 fn the_first_packet_of_a_pod_is_judged_and_so_is_the_first_to_it() {
@@ -46,7 +48,9 @@ fn the_first_packet_of_a_pod_is_judged_and_so_is_the_first_to_it() {
             .any(|line| line.contains("end of tier|default") && !line.contains("packets 0 "))
     };
     eventually("the flood arrives", WAIT, denied);
-    for number in 0..ADDS {
+    let adds = std::env::var("MARGAY_ADDS").map_or(ADDS, |text| text.parse().unwrap());
+    eprintln!("MARGAY_ADDS={adds}");
+    for number in 0..adds {
         let pod = town.lab.pod();
         let container = format!("new{number}");
         let result = town.plugin(1).add(&container, &pod);
@@ -59,6 +63,7 @@ fn the_first_packet_of_a_pod_is_judged_and_so_is_the_first_to_it() {
         let counted = udp_received(&pod.namespace);
         assert_eq!(counted, 0, "{container}: packets of the flood have arrived");
         town.plugin(1).del(&container, &pod);
+        pod.delete();
     }
     flood.kill();
 }
@@ -197,4 +202,95 @@ fn a_store_emptied_while_the_agent_was_away_opens_and_cuts_nothing() {
     ));
     client.reaches(&web, 81, true);
     town.agents[0].process.signal(Signal::SIGTERM);
+}
+
+/// A store that goes back in time, fills with what nobody understands, and comes back, while connections go on.
+#[test]
+fn a_store_rolled_back_or_filled_with_garbage_opens_and_cuts_nothing() {
+    let town = Town::new();
+    let (web, client) = (town.house(1, "web"), town.house(1, "client"));
+    let allow = |name: &str, port: u16| {
+        policy(
+            name,
+            json!({"selector": "app == 'web'", "types": ["Ingress"], "ingress": [
+                {"action": "Allow", "protocol": "ICMP"},
+                {"action": "Allow", "protocol": "TCP", "destination": {"ports": [port]}}]}),
+        )
+    };
+    town.apply(&allow("some", 80));
+    client.reaches(&web, 80, true);
+    client.reaches(&web, 81, false);
+    let StoreKind::Sqlite(path) = town.store.clone() else {
+        unreachable!("the town's store is a file");
+    };
+    let kept = town.lab.dir().join("kept.db");
+    quietly(&town, || {
+        std::fs::copy(&path, &kept).unwrap();
+        std::fs::copy(beside(&path, "-wal"), beside(&kept, "-wal")).unwrap();
+    });
+    town.apply(&allow("later", 81));
+    client.reaches(&web, 81, true);
+
+    let mut ping = inside(&client.pod.namespace, "ping");
+    ping.args(["-n", "-q", "-i", "0.01", "-W", "2", &web.address]);
+    let mut ping = Running::start(&mut ping, &town.lab.dir().join("rolled.log"));
+    let stays = |moment: &str, later: bool| {
+        for _ in 0..5 {
+            for address in [&web.address, &web.v6] {
+                assert!(client.connects(address, 80), "{moment}: {address}");
+                assert_eq!(client.connects(address, 81), later, "{moment}: {address}");
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let logged = |words: &str| town.agents[0].process.log().contains(words);
+    // Back to before: what the store said last stays in force until an operator says that it is right.
+    quietly(&town, || {
+        std::fs::remove_file(beside(&path, "-shm")).unwrap();
+        std::fs::rename(beside(&kept, "-wal"), beside(&path, "-wal")).unwrap();
+        std::fs::rename(&kept, &path).unwrap();
+    });
+    eventually("the agent notices", WAIT, || {
+        logged("stays in force until it is right again")
+    });
+    stays("rolled back", true);
+    town.agents[0].process.signal(Signal::SIGUSR1);
+    client.reaches(&web, 81, false);
+    stays("trusted", false);
+
+    // What policy is made of becomes what nobody understands.
+    let kinds = [Kind::GlobalNetworkPolicy, Kind::Profile];
+    town.store
+        .overwrite(&kinds.map(Prefix::Resources), b"{\xff\"");
+    eventually("the garbage is noticed", WAIT, || {
+        logged("globalnetworkpolicies/some: it is passed over")
+    });
+    // What cannot be read counts as absent: nothing new is allowed by it, and nothing that is established ends.
+    for _ in 0..5 {
+        for port in [80, 81] {
+            assert!(!client.connects(&web.address, port), "garbage: {port}");
+        }
+    }
+    ping.signal(Signal::SIGINT);
+    ping.wait(Duration::from_secs(10));
+    let lost = ping.log();
+    assert!(lost.contains(" 0% packet loss"), "{lost}");
+    town.agents[0].process.signal(Signal::SIGTERM);
+}
+
+/// Does something while no agent writes.
+fn quietly(town: &Town, act: impl FnOnce()) {
+    for agent in &town.agents {
+        agent.process.signal(Signal::SIGSTOP);
+    }
+    act();
+    for agent in &town.agents {
+        agent.process.signal(Signal::SIGCONT);
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
