@@ -116,6 +116,8 @@ pub struct Engine {
     trusted: bool,
     /// When the next comparison is due.
     due: Option<Instant>,
+    /// When the connections of vacated addresses are to be forgotten.
+    forget_at: Option<Instant>,
     /// Whether the next comparison writes all settings anew.
     thorough: bool,
     /// Whether there may be bandwidth limits in the kernel.
@@ -182,6 +184,7 @@ impl Engine {
             followed: false,
             trusted: false,
             due: None,
+            forget_at: None,
             thorough: true,
             shaped: true,
             enforce_at: Instant::now(),
@@ -216,6 +219,11 @@ impl Engine {
                 _ = stop.changed() => return Ok(()),
                 () = sleep_until(self.enforce_at), if self.synced && self.enforcer.is_due() => {
                     self.enforce().await?;
+                }
+                () = sleep_until(self.forget_at.unwrap_or_else(|| Instant::now() + FAR)),
+                    if self.forget_at.is_some() && due.is_none() =>
+                {
+                    self.forget_connections().await;
                 }
                 () = sleep_until(due.unwrap_or_else(|| Instant::now() + FAR)), if due.is_some() => {
                     let late = due.map(|due| due.elapsed()).unwrap_or_default();
@@ -500,7 +508,10 @@ impl Engine {
             }));
         }
         // After their routes, so that nothing makes them anew.
-        self.forget_connections().await;
+        if self.state.has_vacated() {
+            self.forget_at
+                .get_or_insert_with(|| Instant::now() + FORGET_PAUSE);
+        }
         if let Some(reason) = self.present(&picture, &interfaces).await {
             undone = Some(reason);
         }
@@ -609,6 +620,9 @@ const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 /// So long what the store says is gathered before it is acted on.
 const GATHER: Duration = Duration::from_millis(10);
+/// So long vacated addresses are gathered: the kernel walks its whole table of connections for one as for many, and the
+/// plugins' DEL has mostly done it before.
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
 /// Between signs of life while nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Bounds of the pause between two looks for endpoints without an interface.

@@ -374,6 +374,11 @@ impl State {
         &self.attachments
     }
 
+    /// Whether endpoints of this node have given up addresses since [`Self::take_vacated`].
+    pub fn has_vacated(&self) -> bool {
+        !self.vacated.is_empty()
+    }
+
     /// Addresses that endpoints of this node had since this was last asked, and none has now.
     pub fn take_vacated(&mut self) -> BTreeSet<IpAddr> {
         let mut vacated = std::mem::take(&mut self.vacated);

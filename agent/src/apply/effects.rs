@@ -21,6 +21,7 @@ impl Engine {
     /// Deletes the connections that the kernel tracks for addresses which no endpoint of this node has any more
     /// (D11): whoever gets such an address next shall not get the answers to them.
     pub(super) async fn forget_connections(&mut self) {
+        self.forget_at = None;
         let vacated: Vec<IpAddr> = self.state.take_vacated().into_iter().collect();
         if vacated.is_empty() {
             return;
