@@ -11,11 +11,6 @@ build_plugins() {
     build_static plugin "$flags" -fno-asynchronous-unwind-tables "$@"
 }
 
-# build_resident PACKAGE...: builds programs that work all the time, in the profile "release".
-build_resident() {
-    build_static release '-C link-arg=-Wl,-z,pack-relative-relocs -C strip=symbols' '' "$@"
-}
-
 # build_small PACKAGE...: builds programs that mostly wait, or are started by people, in the profile "small".
 build_small() {
     build_static small '-C link-arg=-Wl,-z,pack-relative-relocs' '' "$@"

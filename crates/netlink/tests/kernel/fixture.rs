@@ -40,7 +40,8 @@ impl TestNamespace {
         Netlink::open(&self.namespace).unwrap()
     }
 
-    /// Runs a program inside; its output, and whether it succeeded.
+    /// Runs a program inside; its output, and whether it succeeded. What a program that succeeds complains of is left
+    /// out: `ip` looks for names of other tests' namespaces, which come and go.
     pub(crate) fn try_run(&self, command: &str) -> (bool, String) {
         let mut words = command.split_whitespace();
         let program = words.next().unwrap();
@@ -54,8 +55,10 @@ impl TestNamespace {
             .run(|| process::Command::new(program).args(arguments).output())
             .unwrap()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned()
-            + &String::from_utf8_lossy(&output.stderr);
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            text.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
         (output.status.success(), text)
     }
 
