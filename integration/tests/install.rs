@@ -168,6 +168,14 @@ fn f03_secrets_stay_out_of_the_configuration() {
         ("TLS_ASSETS_DIR", secrets.display().to_string()),
         ("ETCD_ENDPOINTS", "https://127.0.0.1:2379".to_owned()),
     ]);
+    for (variable, name) in [
+        ("ETCD_CA_CERT_FILE", "etcd-ca"),
+        ("ETCD_CERT_FILE", "etcd-cert"),
+        ("ETCD_KEY_FILE", "etcd-key"),
+    ] {
+        let file = secrets.join(name).display().to_string();
+        host.more.push((variable, file));
+    }
     let _ = host.install(&["--wait", "0"]).ok();
     let text = fs::read_to_string(host.path("net.d/10-margay.conflist")).unwrap();
     assert!(!text.contains("secret etcd"), "{text}");
