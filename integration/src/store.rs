@@ -47,27 +47,20 @@ impl StoreKind {
 
     /// Rewrites values of an embedded store below `/calico/`: those for which `change` gives another.
     pub fn rewrite(&self, change: impl Fn(&str, &str) -> Option<String>) {
-        let config = Config::from_cni(&self.conf(), &|_| None).unwrap();
-        let store = Datastore::open(&config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            for prefix in [Prefix::Ipam, Prefix::Resources(Kind::WorkloadEndpoint)] {
-                for entry in store.list(&prefix).await.unwrap().entries {
-                    let value = String::from_utf8(entry.value).unwrap();
-                    if let Some(changed) = change(&entry.key.path(), &value) {
-                        let write = Write::put(entry.key, changed.into_bytes());
-                        let _ = store.commit(&Batch::of([write])).await.unwrap();
-                    }
-                }
-            }
+        let prefixes = [Prefix::Ipam, Prefix::Resources(Kind::WorkloadEndpoint)];
+        self.put(&prefixes, |path, value| {
+            let text = std::str::from_utf8(value).unwrap();
+            change(path, text).map(String::into_bytes)
         });
     }
 
     /// Gives everything below these prefixes of an embedded store the same value, whatever sense it makes.
     pub fn overwrite(&self, prefixes: &[Prefix], value: &[u8]) {
+        self.put(prefixes, |_, _| Some(value.to_vec()));
+    }
+
+    /// Puts what `change` gives for a key's path and value, where it gives something.
+    fn put(&self, prefixes: &[Prefix], change: impl Fn(&str, &[u8]) -> Option<Vec<u8>>) {
         let config = Config::from_cni(&self.conf(), &|_| None).unwrap();
         let store = Datastore::open(&config).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -77,8 +70,10 @@ impl StoreKind {
         runtime.block_on(async {
             for prefix in prefixes {
                 for entry in store.list(prefix).await.unwrap().entries {
-                    let write = Write::put(entry.key, value.to_vec());
-                    let _ = store.commit(&Batch::of([write])).await.unwrap();
+                    if let Some(changed) = change(&entry.key.path(), &entry.value) {
+                        let write = Write::put(entry.key, changed);
+                        let _ = store.commit(&Batch::of([write])).await.unwrap();
+                    }
                 }
             }
         });

@@ -39,16 +39,7 @@ impl Engine {
                 _ => true,
             });
         }
-        let mut undone = None;
-        for step in &steps {
-            info!("{}", DeviceWords(step));
-            if let Err(failed) = tunnel::apply(&self.parts.netlink, step).await {
-                warn!(error = %failed, "the kernel refused a step");
-                self.parts.metrics.failures.inc();
-                undone = Some(failed.to_string());
-            }
-        }
-        (!steps.is_empty(), undone)
+        (!steps.is_empty(), self.take(&steps).await)
     }
 
     /// Gives workloads' interfaces the addresses that BGP presents to them, and takes those of before; what
@@ -63,8 +54,13 @@ impl Engine {
         let prefixes = &self.settings.interface_prefixes;
         let is_workload = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let steps = plan::present(&picture.presented, &self.presented, interfaces, is_workload);
+        self.take(&steps).await
+    }
+
+    /// Takes steps on devices, each in any case; what failed last.
+    async fn take(&self, steps: &[DeviceStep]) -> Option<String> {
         let mut undone = None;
-        for step in &steps {
+        for step in steps {
             info!("{}", DeviceWords(step));
             if let Err(failed) = tunnel::apply(&self.parts.netlink, step).await {
                 warn!(error = %failed, "the kernel refused a step");

@@ -8,7 +8,7 @@ use margay_bgp::{AddPath, Families, Operation, Password, Policy, Rule, Stop, Ttl
 use margay_model::scalar::AsNumber;
 use tokio::time::sleep;
 
-use crate::lab::{Lab, Node, config, eventually, peer, run};
+use crate::lab::{Lab, Node, config, eventually, peer, reflecting, run};
 
 /// BIRD at 10.0.0.2 and fd00::2, with a route of each family, and sessions as given.
 fn start(lab: &Lab, sessions: &str, args: &[&str]) {
@@ -39,15 +39,7 @@ fn ask(lab: &Lab, question: &str) -> String {
 }
 
 async fn shows(lab: &Lab, question: &str, wanted: &str) {
-    eventually(&format!("{question}: {wanted}"), || {
-        let shown = ask(lab, question);
-        if shown.contains(wanted) {
-            Ok(())
-        } else {
-            Err(format!("{shown}\n{}", lab.log("bird")))
-        }
-    })
-    .await;
+    lab.shows("bird", question, wanted, ask).await;
 }
 
 const INTERNAL: &str = "protocol bgp margay from usual {
@@ -268,28 +260,7 @@ fn we_send_several_paths() {
     run(|lab: Arc<Lab>| async move {
         let session = INTERNAL.replace("export all;", "export all; add paths on;");
         start(&lab, &session, &[]);
-        let mut reflector = config(64512, 1);
-        for (name, address) in [("bird", "10.0.0.2"), ("n3", "10.0.0.3"), ("n4", "10.0.0.4")] {
-            let mut client = peer(address, "10.0.0.1", 64512);
-            client.reflector_client = true;
-            client.add_path = AddPath {
-                receive: true,
-                send: 8,
-            };
-            reflector.peers.insert(name.into(), client);
-        }
-        let _reflector = Node::start(1, reflector, false);
-        let mut nodes = Vec::new();
-        for host in [3, 4] {
-            let mut ours = config(64512, host);
-            ours.peers.insert(
-                "rr".into(),
-                peer("10.0.0.1", &format!("10.0.0.{host}"), 64512),
-            );
-            let node = Node::start(host, ours, false);
-            node.announce(&["10.96.0.1/32"]).await;
-            nodes.push(node);
-        }
+        let (_reflector, nodes) = reflecting("bird").await;
         shows(
             &lab,
             "show route 10.96.0.1/32 all",

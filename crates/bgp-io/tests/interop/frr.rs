@@ -1,16 +1,15 @@
 //! FRR's bgpd, without zebra.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use margay_bgp::{
-    AddPath, Families, Operation, Password, Policy, RestartState, Rule, Stop, TtlMode, Verdict,
+    Families, Operation, Password, Policy, RestartState, Rule, Stop, TtlMode, Verdict,
 };
 use margay_model::scalar::AsNumber;
 use tokio::time::sleep;
 
-use crate::lab::{Lab, Node, config, eventually, peer, run};
+use crate::lab::{Lab, Node, config, peer, reflected_by, reflecting, run};
 
 /// FRR at 10.0.0.2 with the given lines for its neighbour, which is ours.
 fn start(lab: &Lab, asn: u32, remote: u32, lines: &str) {
@@ -69,15 +68,7 @@ fn ask(lab: &Lab, question: &str) -> String {
 }
 
 async fn shows(lab: &Lab, question: &str, wanted: &str) {
-    eventually(&format!("{question}: {wanted}"), || {
-        let shown = ask(lab, question);
-        if shown.contains(wanted) {
-            Ok(())
-        } else {
-            Err(format!("{shown}\n{}", lab.log("bgpd")))
-        }
-    })
-    .await;
+    lab.shows("bgpd", question, wanted, ask).await;
 }
 
 #[test]
@@ -221,26 +212,7 @@ fn a_session_over_ipv6() {
 fn we_reflect_to_it_and_send_several_paths() {
     run(|lab: Arc<Lab>| async move {
         start(&lab, 64512, 64512, "");
-        let mut reflector = config(64512, 1);
-        for (name, address) in [("frr", "10.0.0.2"), ("n3", "10.0.0.3"), ("n4", "10.0.0.4")] {
-            let mut client = peer(address, "10.0.0.1", 64512);
-            client.reflector_client = true;
-            client.add_path = AddPath {
-                receive: true,
-                send: 8,
-            };
-            reflector.peers.insert(name.into(), client);
-        }
-        let _reflector = Node::start(1, reflector, false);
-        let mut nodes = Vec::new();
-        for host in [3, 4] {
-            let mut ours = config(64512, host);
-            let far = peer("10.0.0.1", &format!("10.0.0.{host}"), 64512);
-            ours.peers.insert("rr".into(), far);
-            let node = Node::start(host, ours, false);
-            node.announce(&["10.96.0.1/32"]).await;
-            nodes.push(node);
-        }
+        let (_reflector, nodes) = reflecting("frr").await;
         nodes[0].learns("10.66.0.0/24", &["10.0.0.2"]).await;
         for origin in ["10.0.0.3", "10.0.0.4"] {
             let wanted = format!("Originator: {origin}, Cluster list: 10.0.0.1");
@@ -275,25 +247,7 @@ fn it_reflects_to_us_and_sends_several_paths() {
         }
         lines += "exit-address-family";
         start(&lab, 64512, 64512, &lines);
-        let mut nodes = Vec::new();
-        for host in [1, 3, 4] {
-            let mut ours = config(64512, host);
-            ours.multipath = NonZeroUsize::new(4).unwrap();
-            let mut frr = peer("10.0.0.2", &format!("10.0.0.{host}"), 64512);
-            frr.add_path.receive = true;
-            ours.peers.insert("frr".into(), frr);
-            nodes.push(Node::start(host, ours, false));
-        }
-        nodes[1].announce(&["10.96.0.1/32"]).await;
-        nodes[2].announce(&["10.96.0.1/32"]).await;
-        let both = ["10.0.0.3", "10.0.0.4"];
-        nodes[0].learns("10.96.0.1/32", &both).await;
-        let told = nodes[0].told.lock().unwrap();
-        let best = &told.fib[&"10.96.0.1/32".parse().unwrap()].attributes;
-        assert_eq!(
-            best.cluster_list,
-            ["2.2.2.2".parse::<std::net::Ipv4Addr>().unwrap()]
-        );
+        reflected_by("frr").await;
     });
 }
 

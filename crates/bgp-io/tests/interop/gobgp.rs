@@ -1,13 +1,12 @@
 //! GoBGP.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use margay_bgp::{AddPath, Families, Password, RestartState, Stop, TtlMode};
+use margay_bgp::{Families, Password, RestartState, Stop, TtlMode};
 use tokio::time::sleep;
 
-use crate::lab::{Lab, Node, config, eventually, peer, run};
+use crate::lab::{Lab, Node, config, eventually, peer, reflected_by, reflecting, run};
 
 /// A neighbour of GoBGP's: 10.0.0.HOST of an AS, with more lines of its own, and of each family's.
 fn neighbour(host: u8, asn: u32, lines: &str, family_lines: &str) -> String {
@@ -61,15 +60,7 @@ fn ask(lab: &Lab, question: &str) -> String {
 }
 
 async fn shows(lab: &Lab, question: &str, wanted: &str) {
-    eventually(&format!("{question}: {wanted}"), || {
-        let shown = ask(lab, question);
-        if shown.contains(wanted) {
-            Ok(())
-        } else {
-            Err(format!("{shown}\n{}", lab.log("gobgpd")))
-        }
-    })
-    .await;
+    lab.shows("gobgpd", question, wanted, ask).await;
 }
 
 #[test]
@@ -143,30 +134,7 @@ fn we_reflect_to_it_and_send_several_paths() {
         let receive = "[neighbors.afi-safis.add-paths.config]
              receive = true";
         start(&lab, 64512, &[neighbour(1, 64512, "", receive)], &[]);
-        let mut reflector = config(64512, 1);
-        for (name, address) in [
-            ("gobgp", "10.0.0.2"),
-            ("n3", "10.0.0.3"),
-            ("n4", "10.0.0.4"),
-        ] {
-            let mut client = peer(address, "10.0.0.1", 64512);
-            client.reflector_client = true;
-            client.add_path = AddPath {
-                receive: true,
-                send: 8,
-            };
-            reflector.peers.insert(name.into(), client);
-        }
-        let reflector = Node::start(1, reflector, false);
-        let mut nodes = Vec::new();
-        for host in [3, 4] {
-            let mut ours = config(64512, host);
-            let far = peer("10.0.0.1", &format!("10.0.0.{host}"), 64512);
-            ours.peers.insert("rr".into(), far);
-            let node = Node::start(host, ours, false);
-            node.announce(&["10.96.0.1/32"]).await;
-            nodes.push(node);
-        }
+        let (reflector, nodes) = reflecting("gobgp").await;
         reflector.up("gobgp").await;
         ask(&lab, "global rib add 10.66.0.0/24");
         nodes[0].learns("10.66.0.0/24", &["10.0.0.2"]).await;
@@ -196,25 +164,7 @@ fn it_reflects_to_us_and_sends_several_paths() {
              send-max = 8";
         let neighbours = [1, 3, 4].map(|host| neighbour(host, 64512, client, send));
         start(&lab, 64512, &neighbours, &[]);
-        let mut nodes = Vec::new();
-        for host in [1, 3, 4] {
-            let mut ours = config(64512, host);
-            ours.multipath = NonZeroUsize::new(4).unwrap();
-            let mut gobgp = peer("10.0.0.2", &format!("10.0.0.{host}"), 64512);
-            gobgp.add_path.receive = true;
-            ours.peers.insert("gobgp".into(), gobgp);
-            nodes.push(Node::start(host, ours, false));
-        }
-        nodes[1].announce(&["10.96.0.1/32"]).await;
-        nodes[2].announce(&["10.96.0.1/32"]).await;
-        let both = ["10.0.0.3", "10.0.0.4"];
-        nodes[0].learns("10.96.0.1/32", &both).await;
-        let told = nodes[0].told.lock().unwrap();
-        let best = &told.fib[&"10.96.0.1/32".parse().unwrap()].attributes;
-        assert_eq!(
-            best.cluster_list,
-            ["2.2.2.2".parse::<std::net::Ipv4Addr>().unwrap()]
-        );
+        reflected_by("gobgp").await;
     });
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use margay_bgp::{
-    BestRoute, Event, LocalRoute, PeerConfig, Policy, RemoteAs, SpeakerConfig, State,
+    AddPath, BestRoute, Event, LocalRoute, PeerConfig, Policy, RemoteAs, SpeakerConfig, State,
 };
 use margay_bgp_io::{Handle, Settings, start};
 use margay_model::Cidr;
@@ -118,6 +119,25 @@ impl Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Waits until what `ask` is answered to a question holds what is wanted.
+    pub(crate) async fn shows(
+        &self,
+        daemon: &str,
+        question: &str,
+        wanted: &str,
+        ask: impl Fn(&Self, &str) -> String,
+    ) {
+        eventually(&format!("{question}: {wanted}"), || {
+            let shown = ask(self, question);
+            if shown.contains(wanted) {
+                Ok(())
+            } else {
+                Err(format!("{shown}\n{}", self.log(daemon)))
+            }
+        })
+        .await;
     }
 
     pub(crate) fn log(&self, name: &str) -> String {
@@ -245,6 +265,56 @@ impl Node {
         })
         .await;
     }
+}
+
+/// A reflector of ours at 10.0.0.1 with three clients, told and asked for several paths: the daemon of this name at
+/// 10.0.0.2, and speakers of ours at 10.0.0.3 and 10.0.0.4, which both announce 10.96.0.1/32. The reflector and those two.
+pub(crate) async fn reflecting(daemon: &str) -> (Node, Vec<Node>) {
+    let mut reflector = config(64512, 1);
+    for (name, address) in [(daemon, "10.0.0.2"), ("n3", "10.0.0.3"), ("n4", "10.0.0.4")] {
+        let mut client = peer(address, "10.0.0.1", 64512);
+        client.reflector_client = true;
+        client.add_path = AddPath {
+            receive: true,
+            send: 8,
+        };
+        reflector.peers.insert(name.into(), client);
+    }
+    let reflector = Node::start(1, reflector, false);
+    let mut nodes = Vec::new();
+    for host in [3, 4] {
+        let mut ours = config(64512, host);
+        let far = peer("10.0.0.1", &format!("10.0.0.{host}"), 64512);
+        ours.peers.insert("rr".into(), far);
+        let node = Node::start(host, ours, false);
+        node.announce(&["10.96.0.1/32"]).await;
+        nodes.push(node);
+    }
+    (reflector, nodes)
+}
+
+/// Three clients of ours of the daemon at 10.0.0.2, a reflector with the cluster id 2.2.2.2: what two of them announce
+/// reaches the third by both paths.
+pub(crate) async fn reflected_by(daemon: &str) {
+    let mut nodes = Vec::new();
+    for host in [1, 3, 4] {
+        let mut ours = config(64512, host);
+        ours.multipath = NonZeroUsize::new(4).unwrap();
+        let mut far = peer("10.0.0.2", &format!("10.0.0.{host}"), 64512);
+        far.add_path.receive = true;
+        ours.peers.insert(daemon.into(), far);
+        nodes.push(Node::start(host, ours, false));
+    }
+    nodes[1].announce(&["10.96.0.1/32"]).await;
+    nodes[2].announce(&["10.96.0.1/32"]).await;
+    let both = ["10.0.0.3", "10.0.0.4"];
+    nodes[0].learns("10.96.0.1/32", &both).await;
+    let told = nodes[0].told.lock().unwrap();
+    let best = &told.fib[&"10.96.0.1/32".parse().unwrap()].attributes;
+    assert_eq!(
+        best.cluster_list,
+        ["2.2.2.2".parse::<std::net::Ipv4Addr>().unwrap()]
+    );
 }
 
 /// Waits until a check succeeds; fails with its last complaint.

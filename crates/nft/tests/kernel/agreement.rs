@@ -1,7 +1,6 @@
 //! Policy as described, the compiled table as a model reads it, and the kernel decide alike.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,8 +15,9 @@ use nix::sys::socket::{
     socket,
 };
 use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::{Config, TestRunner};
 
+use crate::chance::{random_of, variable};
 use crate::fixture::TestNamespace;
 use crate::packet::{self, Outcome, Packet};
 use crate::random;
@@ -40,9 +40,7 @@ fn decide_alike(denials: bool) {
     let cases = variable("MARGAY_POLICY_CASES", 150);
     let seed = variable("MARGAY_POLICY_SEED", u64::from(std::process::id()));
     eprintln!("MARGAY_POLICY_SEED={seed} MARGAY_POLICY_CASES={cases}");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let random = random_of(seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), random);
     let default = Settings::default();
     let settings = Settings {
@@ -104,10 +102,6 @@ fn decide_alike(denials: bool) {
 
 fn tag(case: u64, number: u64) -> u64 {
     case * 1000 + number
-}
-
-fn variable(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 /// The network, the host and a workload that has every address and answers nobody.

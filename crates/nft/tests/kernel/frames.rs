@@ -10,12 +10,13 @@ use margay_ruleset::compile::{EndpointToHost, Settings};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 use proptest::prelude::Rng;
-use proptest::test_runner::{RngAlgorithm, TestRng};
+use proptest::test_runner::TestRng;
 
 use crate::agreement::checksum;
+use crate::chance::{random_of, variable};
 use crate::fixture::TestNamespace;
 use crate::lab::{A, A6, B, B6, HOST, Lab, NET, eventually};
-use crate::spoofing::{fuzzed, variable};
+use crate::spoofing::fuzzed;
 
 /// `MARGAY_FUZZED_FRAMES` asks for more, `MARGAY_FUZZ_SEED` for others.
 #[test]
@@ -23,9 +24,7 @@ fn fuzzed_frames_pass_with_the_workloads_addresses_only_and_convince_nobody() {
     let count = variable("MARGAY_FUZZED_FRAMES", 100_000);
     let seed = variable("MARGAY_FUZZ_SEED", u64::from(std::process::id()));
     eprintln!("MARGAY_FUZZ_SEED={seed} MARGAY_FUZZED_FRAMES={count}");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut random = random_of(seed);
     let mut lab = Lab::with(Settings {
         endpoint_to_host: EndpointToHost::Accept,
         ..Settings::default()

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a test's verdict")]
 
 mod agreement;
+mod chance;
 mod conntrack;
 mod enforcement;
 mod fixture;

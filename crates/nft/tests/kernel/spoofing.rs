@@ -1,6 +1,5 @@
 //! Whatever a workload's raw socket sends, nothing passes with a foreign address.
 
-use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
@@ -10,8 +9,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 use proptest::prelude::Rng;
-use proptest::test_runner::{RngAlgorithm, TestRng};
+use proptest::test_runner::TestRng;
 
+use crate::chance::{random_of, variable};
 use crate::lab::{A, A6, B, B6, HOST, Lab, NET};
 
 /// `MARGAY_FUZZED_PACKETS` asks for more, `MARGAY_FUZZ_SEED` for others.
@@ -20,9 +20,7 @@ fn fuzzed_packets_leave_with_the_workloads_addresses_only() {
     let count = variable("MARGAY_FUZZED_PACKETS", 100_000);
     let seed = variable("MARGAY_FUZZ_SEED", u64::from(std::process::id()));
     eprintln!("MARGAY_FUZZ_SEED={seed} MARGAY_FUZZED_PACKETS={count}");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut random = random_of(seed);
     let mut lab = Lab::with(Settings {
         endpoint_to_host: EndpointToHost::Accept,
         ..Settings::default()
@@ -155,8 +153,4 @@ pub(crate) fn fuzzed(random: &mut TestRng, to: IpAddr) -> Vec<u8> {
     }
     packet.extend(body);
     packet
-}
-
-pub(crate) fn variable(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap())
 }
