@@ -1,7 +1,7 @@
 //! ADD: identify, assign and record in one commit, then make the endpoint.
 
 use std::borrow::Cow;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use margay_model::{Cidr, Kind, Prefix};
 use margay_plugin::{Delegate, Level, log, progress};
 use margay_route::Mac;
 use margay_store::{Revision, Store};
+use serde_json::Value;
 
 use crate::config::{Config, Ipam};
 use crate::del;
@@ -97,7 +98,7 @@ async fn attach(config: &Config, call: &Request) -> Result<ResultDoc, Error> {
         let made = make(config, &kernel, &store, &identity, &endpoint).await;
         let fault = match made {
             Ok(plan) => {
-                wait_for_policy(config, &identity).await;
+                wait_for_policy(config, &identity, &endpoint.addresses).await;
                 return Ok(result(call, previous, &plan, &endpoint));
             }
             Err(fault) => fault,
@@ -379,7 +380,7 @@ async fn undo(call: &Request, releasing: &Releasing, identity: &Identity, host_n
 
 /// Waits until the agent has the endpoint's policy in force. When that takes too long the call goes on, as
 /// Calico's does: the dataplane drops what it has no policy for.
-async fn wait_for_policy(config: &Config, identity: &Identity) {
+async fn wait_for_policy(config: &Config, identity: &Identity, addresses: &[IpAddr]) {
     let patience = match config.policy_timeout {
         Some(told) => told,
         None if is_locked(&config.status_dir) => POLICY_TIMEOUT,
@@ -391,7 +392,7 @@ async fn wait_for_policy(config: &Config, identity: &Identity) {
     let file = config.status_dir.join(status_file_name(identity));
     progress(format!("waiting for {}", file.display()));
     let until = Instant::now() + patience;
-    while !file.exists() {
+    while !fs::read(&file).is_ok_and(|text| tells_of(&text, addresses)) {
         if Instant::now() >= until {
             log(
                 Level::Warning,
@@ -401,6 +402,21 @@ async fn wait_for_policy(config: &Config, identity: &Identity) {
         }
         tokio::time::sleep(STATUS_POLL).await;
     }
+}
+
+/// Whether a status file is not that of a predecessor with other addresses.
+fn tells_of(text: &[u8], addresses: &[IpAddr]) -> bool {
+    let status: Value = serde_json::from_slice(text).unwrap_or_default();
+    let lists = ["ipv4Nets", "ipv6Nets"].map(|field| status[field].as_array());
+    // One that lists no addresses, of whatever agent, tells by being there.
+    if lists.iter().all(Option::is_none) {
+        return true;
+    }
+    addresses.iter().all(|address| {
+        let network = Cidr::host(*address).to_string();
+        let mut listed = lists.iter().flatten().copied().flatten();
+        listed.any(|listed| *listed == network)
+    })
 }
 
 /// Whether somebody holds a lock of the folder: an agent does while it runs.
@@ -490,3 +506,29 @@ const MULTICAST: u8 = 1;
 const STATUS_POLL: Duration = Duration::from_millis(5);
 /// How long an agent is waited for unless the configuration says.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_predecessors_status_file_does_not_count() {
+        let addresses: [IpAddr; 2] = ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap());
+        for (content, tells) in [
+            (
+                r#"{"ipv4Nets":["10.0.0.1/32"],"ipv6Nets":["fd00::1/128"]}"#,
+                true,
+            ),
+            (r#"{"ipv4Nets":["10.0.0.1/32"],"ipv6Nets":[]}"#, false),
+            (
+                r#"{"ipv4Nets":["10.0.0.9/32"],"ipv6Nets":["fd00::1/128"]}"#,
+                false,
+            ),
+            (r#"{"ifaceName":"cali1"}"#, true),
+            ("", true),
+        ] {
+            let told = tells_of(content.as_bytes(), &addresses);
+            assert_eq!(told, tells, "{content}");
+        }
+    }
+}
